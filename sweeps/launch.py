@@ -92,7 +92,8 @@ def usage() -> str:
             "  2  bad input; nothing was started",
             f"  {ASKS_FIRST}  nothing was started; yes=true is required (a long plan, or blocked "
             "runs)",
-            f"  {LEFT_OUT}  nothing failed, but something was left out: blocked runs, runs at work",
+            f"  {LEFT_OUT}  nothing failed, but something was left out: blocked runs, runs that",
+            "     another seed of their process or an ending SLURM job holds back, runs at work",
             "     that will end at a smaller budget, all runs as your submit limit is reached, or",
             "     the job after the runs as SLURM has not accepted it",
             "",

@@ -27,12 +27,19 @@ from sweeps.tracking.progress import (
     print_summary,
 )
 from sweeps.tracking.reference_scores import measure_reference_scores, threshold
-from sweeps.tracking.run_states import Observer
-from sweeps.tracking.sweep_folder import FOLDER, SweepFolder, relative, write_submission
+from sweeps.tracking.run_states import NO_ANSWER, Observer
+from sweeps.tracking.sweep_folder import (
+    FOLDER,
+    SweepFolder,
+    job_name,
+    relative,
+    write_submission,
+)
 from tdmpc2.common.numerics.cpu import usable_cores
 from tdmpc2.common.numerics.torch_setup import choose_device
 from tdmpc2.common.run.resume_checks import check_commit
 from tdmpc2.common.run.source_version import git_commit
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.task_variants import task_of
 from tdmpc2.envs.tasks import Task
 
@@ -53,12 +60,13 @@ def launch(request: SweepRequest, advice: str = ADVICE, then: FollowUp | None = 
     Returns:
         0 if all runs were submitted, or ended (above the threshold, if the suite requires it); 1
         if a run failed; 3 if nothing was started because the plan is long or some runs cannot
-        start, and `yes` is not set; 4 if nothing failed but some runs cannot start yet, or will
-        end at a smaller budget, or the user's submit limit is reached, or SLURM does not
-        accept the job after the runs.
+        start, and `yes` is not set; 4 if nothing failed but some runs cannot start yet, are held
+        back by other seeds or by SLURM jobs that are ending, or will end at a smaller budget, or
+        the user's submit limit is reached, or SLURM does not accept the job after the runs.
 
     Raises:
-        UserError: the request is invalid, or SLURM refuses the jobs.
+        UserError: the request is invalid, SLURM refuses the jobs, or it is unknown which runs have
+            jobs already.
     """
     cluster = slurm_queries.choose(request.sweep.cluster)
     request.sweep.check_cluster(cluster)
@@ -72,7 +80,7 @@ def _on_slurm(request: SweepRequest, then: FollowUp | None) -> int:
     gpus = request.sweep.gpus
     if gpus is None:
         gpus = int(partition is not None and partition.has_gpus)
-    plan = make_plan(request, Observer(request.runs), gpu=gpus > 0)
+    plan = _plan_on_slurm(request, gpu=gpus > 0)
     show(plan, parallel=None)
     _check_commits(plan)
     follow_up = then is not None or request.sweep.after == "figures"
@@ -91,7 +99,7 @@ def _on_slurm(request: SweepRequest, then: FollowUp | None) -> int:
         return _exit_code(plan, complete)
     with submission_lease(request.runs / FOLDER):
         # Plan again: another launch may have submitted some of these runs in the meantime.
-        plan = make_plan(request, Observer(request.runs), gpu=gpus > 0)
+        plan = _plan_on_slurm(request, gpu=gpus > 0)
         layout = lay_out(plan, partition, gpus, follow_up=follow_up)
         if not plan.todo:
             print("Nothing submitted: another launch has just submitted the same runs.")
@@ -106,6 +114,28 @@ def _on_slurm(request: SweepRequest, then: FollowUp | None) -> int:
         _record(request, folder)
         complete = hand_over(layout, folder, then)
     return _exit_code(plan, complete)
+
+
+def _plan_on_slurm(request: SweepRequest, *, gpu: bool) -> SweepPlan:
+    """Plan a launch on SLURM; raise an error if it is unknown whether its runs have jobs already.
+
+    Args:
+        request: the sweep.
+        gpu: whether the runs get a GPU.
+    """
+    observer = Observer(request.runs)
+    if not observer.knows_jobs:
+        raise UserError(NO_ANSWER)
+    plan = make_plan(request, observer, gpu=gpu)
+    todo = set(relative(plan.todo, request.runs))
+    for sweep, damage in observer.unread:
+        named = {row["directory"] for row in sweep.rows()}  # none if that is damaged, too
+        if todo and not (named and todo.isdisjoint(named)):
+            raise UserError(
+                f"{damage} (jobs of a launch of these runs are unknown, so that they could be "
+                f"submitted twice: see `squeue --name={job_name(sweep.name)}`)"
+            )
+    return plan
 
 
 def _on_this_machine(request: SweepRequest, advice: str, *, inline: bool) -> int:
@@ -214,12 +244,14 @@ def _exit_code(plan: SweepPlan, complete: bool = True) -> int:
         plan: plan of the launch.
         complete: whether everything else was submitted.
     """
+    lines = plan.describe_held()
     if plan.blocked:
         print(f"{_count_blocked(plan)} were left out. Launch again when this is settled:")
-        print("\n".join([*plan.describe_blocked()[1:], *plan.describe_held()]), flush=True)
-    if plan.smaller:
-        print("\n".join(plan.describe_smaller()), flush=True)
-    return 0 if complete and not plan.blocked and not plan.smaller else LEFT_OUT
+        lines = [*plan.describe_blocked()[1:], *lines]
+    lines += [*plan.describe_smaller(), *plan.describe_ending()]
+    if lines:
+        print("\n".join(lines), flush=True)
+    return 0 if complete and not lines else LEFT_OUT
 
 
 def _count_blocked(plan: SweepPlan) -> str:

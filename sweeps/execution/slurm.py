@@ -183,9 +183,9 @@ def submit(
             _CHECK_OWNERS.format(folder=shlex.quote(str(folder))),
             f"export {threads}",
         ],
-        # srun does not inherit --cpus-per-task from sbatch. Without --kill-on-bad-exit=0, a failed
-        # run could end the other runs of its job.
-        srun_args=[f"--cpus-per-task={resources.cpus}", "--kill-on-bad-exit=0"],
+        # srun does not inherit --cpus-per-task from sbatch. By default, a run that has failed
+        # (KillOnBadExit) or has ended (WaitTime) may end the other runs of its job.
+        srun_args=[f"--cpus-per-task={resources.cpus}", "--kill-on-bad-exit=0", "--wait=0"],
     )
     try:
         with executor.batch():

@@ -303,6 +303,7 @@ def _new_submission(layout: JobLayout, sweep: SweepFolder) -> tuple[Path, Path, 
     os.umask(os.umask(0) | 0o002)  # jobs refuse files that every user can write
     code = code_snapshot.take(packages_root(), sweep.runs / "sweeps" / "code")
     facts = {"commit": git_commit(), "code": code.name, "partition": layout.resources.partition}
+    facts["slurm_cluster"] = slurm_queries.cluster_name()
     return code, sweep.new_submission(), facts
 
 

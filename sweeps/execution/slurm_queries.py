@@ -116,15 +116,41 @@ def max_array_size() -> int:
     Raises:
         UserError: `scontrol` does not report it.
     """
+    return int(_configured("MaxArraySize", r"\d+"))
+
+
+def cluster_name() -> str:
+    """Return the name of the cluster.
+
+    Raises:
+        UserError: `scontrol` does not report it.
+    """
+    return _configured("ClusterName", r"\S+")
+
+
+def _configured(name: str, pattern: str) -> str:
+    """Return a value of the cluster's configuration.
+
+    Args:
+        name: its name.
+        pattern: pattern of the value.
+
+    Raises:
+        UserError: `scontrol` does not report it.
+    """
     result = run(["scontrol", "show", "config"])
-    match = re.search(r"^MaxArraySize\s*=\s*(\d+)", result.stdout, re.MULTILINE)
+    match = re.search(rf"^{name} *= *({pattern})", result.stdout, re.MULTILINE)
     if match is None:
-        raise UserError(f"scontrol show config does not report MaxArraySize: {error_of(result)}")
-    return int(match[1])
+        raise UserError(f"scontrol show config does not report {name}: {error_of(result)}")
+    return match[1]
 
 
 def jobs_left() -> int | None:
-    """Return the number of jobs that this user may still submit; None if no limit is known."""
+    """Return the number of jobs that this user may still submit; None if no limit is known.
+
+    Raises:
+        UserError: `squeue` failed, so that the number of jobs in the queue is unknown.
+    """
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a user without a name, as in containers
@@ -138,6 +164,8 @@ def jobs_left() -> int | None:
     if result.returncode or not limits:
         return None
     waiting = run(["squeue", "--noheader", "--array", f"--user={user}", "--format=%i"])
+    if waiting.returncode:
+        raise UserError(f"squeue failed: {error_of(waiting)}; try again")
     return max(max(limits) - len(waiting.stdout.split()), 0)
 
 

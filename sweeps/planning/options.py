@@ -72,8 +72,9 @@ class SweepOptions(Settings):
     )
     cluster: Literal["auto", "slurm", "local", "inline"] = setting(
         "auto",
-        "where to train; auto: SLURM if it responds, else local; local: processes on this "
-        "machine; inline: one run after another in this process, for debugging",
+        "where to train; auto: SLURM if this machine has it (sbatch), and an error if it does not "
+        "respond, else local; local: processes on this machine; inline: one run after another in "
+        "this process, for debugging",
     )
     max_parallel: int | None = setting(
         None,
@@ -214,9 +215,7 @@ class SweepOptions(Settings):
             value = getattr(self, name)
             if value != getattr(SweepOptions, name):
                 chosen = (
-                    f"cluster={self.cluster}"
-                    if self.cluster != "auto"
-                    else "SLURM does not respond"
+                    f"cluster={self.cluster}" if self.cluster != "auto" else "there is no SLURM"
                 )
                 raise UserError(
                     f"{name}={value}: applies to SLURM jobs only, and here {chosen}; omit it "

@@ -45,6 +45,7 @@ class SweepPlan:
         held: runs that would be launched, but share a process with a run that is blocked, damaged
             or at work, each with the reason.
         smaller: runs that a process or job trains to a smaller budget than the request's.
+        ending: runs that would be launched if their SLURM jobs, which are ending, do not come back.
         groups: runs of each process to start.
         gpu: whether the runs get a GPU.
         hours: estimated remaining hours of each run, on one core or GPU.
@@ -58,6 +59,7 @@ class SweepPlan:
     blocked: list[PlannedRun]
     held: list[tuple[PlannedRun, str]]
     smaller: list[tuple[PlannedRun, WorkBudget]]
+    ending: list[PlannedRun]
     groups: list[SeedGroup]
     gpu: bool
     hours: list[float]
@@ -126,6 +128,19 @@ class SweepPlan:
             lines.append(f"{runs} at work will end at a smaller budget ({end}): {advice}")
         return lines
 
+    def describe_ending(self) -> list[str]:
+        """Describe the runs whose SLURM jobs are ending, and what to do; empty if there are none.
+
+        Returns:
+            One line.
+        """
+        if not self.ending:
+            return []
+        return [
+            f"{counted(len(self.ending), 'run')} left to SLURM jobs that are ending or being "
+            "requeued (squeue shows COMPLETING): launch again afterwards"
+        ]
+
     def describe_older(self) -> str:
         """Describe runs of version 0.4.0 that differ from some to launch only in the physics."""
         found = (run_of_0_4_0(run.spec, self.request.runs) for run in self.todo)
@@ -187,11 +202,14 @@ def make_plan(request: SweepRequest, observer: Observer, *, gpu: bool) -> SweepP
     todo = [run for group in groups for run in group if id(run) in wanted]
     at_work = [(run, work_budget(run.directory, view)) for run, view in looked_at]
     smaller = [(run, work) for run, work in at_work if work and work.budget < run.spec.budget]
+    ending = [run for run, view in looked_at if view.ending and sweep.only == "all"]
     finished = [(run, *_ran_on(run)) for run, view in looked_at if view.state == "done"]
     factors = costs.corrections(finished, request.options)
     each, source = _estimate(request, len(factors), gpu=gpu)
     hours = [s / 3600 for s in costs.seconds_left(planned, each, factors, gpu=gpu)]
-    return SweepPlan(request, views, todo, blocked, held, smaller, groups, gpu, hours, each, source)
+    return SweepPlan(
+        request, views, todo, blocked, held, smaller, ending, groups, gpu, hours, each, source
+    )
 
 
 def _estimate(request: SweepRequest, corrected: int, *, gpu: bool) -> tuple[list[costs.Cost], str]:
@@ -267,7 +285,7 @@ def show(plan: SweepPlan, *, parallel: int | None) -> None:
         print(task_set.describe(), flush=True)
     make_console().print(_table(plan))
     described = (*plan.describe_blocked(), *plan.describe_held(), *plan.describe_smaller())
-    for line in filter(None, (*described, plan.describe_older())):
+    for line in filter(None, (*described, *plan.describe_ending(), plan.describe_older())):
         print(line)
     if not plan.todo:
         print("Nothing to start.", flush=True)

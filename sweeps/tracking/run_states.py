@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from sweeps.planning.planned_run import SPEEDS
-from sweeps.tracking.silence import silence
-from sweeps.tracking.sweep_folder import Submission, all_sweeps, job_name, process_file
+from sweeps.tracking.assignments import Assignments
+from sweeps.tracking.job_logs import error_after_status, last_line
+from sweeps.tracking.silence import silence, silence_in_job
+from sweeps.tracking.slurm_listing import unlisted
+from sweeps.tracking.sweep_folder import Submission, SweepFolder, all_sweeps, job_name
 from tdmpc2.common.run.lock import file_system_time, live_holder
 from tdmpc2.common.run.resume_checks import is_past, why_ended
 from tdmpc2.common.run.run_files import SETTLED, read_status, step_of
 from tdmpc2.common.run.schemas import Attempt
 from tdmpc2.common.system.atomic_files import read_json, write_json
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.common.system.regular_files import regular
+from tdmpc2.common.system.regular_files import can_list
 
 # done: reached its budget. diverged: stopped at a NaN or Inf, a final result.
 # running: a process holds its lease, or its SLURM job runs. queued: its SLURM job waits.
 # failed: ended with an error.
-# stale: recorded as running, but its process is gone (killed, out of memory, node failure).
+# stale: recorded as running, but its process is gone (killed, out of memory, node failure); or its
+# SLURM job began and ended, but recorded nothing of it.
 # resumable: stopped before its budget; resumes from its last checkpoint when launched again.
 # damaged: one of its files is damaged or cannot be read, so it is neither read nor launched.
 # blocked: cannot start, because this machine lacks something that it needs; or has completed a
@@ -52,8 +55,9 @@ ACTIVE: tuple[RunState, ...] = ("running", "queued")  # a process or job works o
 # SLURM job states that count as queued (REQUEUE_HOLD: requeued and held).
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SUSPENDED")
 QUEUE_SECONDS = 60
-# What a job prints when a signal has stopped its run (see `TrainingJob`).
-STOPPED = re.compile(r"stopped .*\(signal \w+\)")
+NO_ANSWER = (
+    "squeue or scontrol does not respond, so it is unknown which jobs are in the queue; try again"
+)
 
 
 @dataclass
@@ -65,9 +69,13 @@ class View:
         status: content of `status.json`; empty if there is none.
         job: id of the SLURM job to which it was last assigned; None without one.
         log: log file of that job, or of its process on this machine.
-        message: error message, if it failed or is damaged; why it cannot continue, if blocked.
-        silence: what to do about it, if its process has recorded no progress for long.
+        message: error message, if it failed or is damaged; how its process or job ended, if stale;
+            why it cannot continue, if blocked.
+        silence: what to do about it, if its process or running job has recorded no progress for
+            long.
         file: file of the process of its SLURM job, if the job waits or runs.
+        ending: whether no process holds it and its SLURM job is ending. SLURM does not say whether
+            the job then comes back to the queue, as after `scontrol requeue`.
     """
 
     state: RunState
@@ -77,6 +85,7 @@ class View:
     message: str = ""
     silence: str = ""
     file: Path | None = None
+    ending: bool = False
 
     @property
     def step(self) -> int:
@@ -101,25 +110,36 @@ class Observer:
 
     Args:
         runs: folder of all runs and of their sweeps.
+
+    Attributes:
+        unread: sweeps of which a launch cannot be read, so that its jobs are unknown, each with the
+            error.
+        knows_jobs: whether it is known which jobs of all launches are in the queue.
     """
 
     def __init__(self, runs: Path) -> None:
         self.runs = runs
         sweeps = all_sweeps(runs)
-        submissions = [s for sweep in sweeps for s in sweep.submissions()]
-        find_lost_arrays(submissions)
-        self.jobs: dict[str, list[tuple[str, int, Submission]]] = {}
-        self.logs: dict[str, str] = {}  # run directory of the log, which seeds may share
-        self.files: dict[tuple[str, str], Path] = {}
-        on_slurm = False
-        for submission in sorted(submissions, key=lambda s: s.facts["launched"]):
-            on_slurm |= submission.facts["cluster"] == "slurm"
-            for number, (job, rank, directories) in enumerate(submission.jobs(), 1):
-                for directory in directories:
-                    self.jobs.setdefault(directory, []).append((job, rank, submission))
-                    self.files[directory, job] = process_file(submission.folder, number)
-            self.logs.update(submission.local_logs())
-        self.queue = read_queue([job_name(sweep.name) for sweep in sweeps]) if on_slurm else {}
+        submissions: list[Submission] = []
+        self.unread: list[tuple[SweepFolder, UserError]] = []
+        for sweep in sweeps:
+            if not can_list(sweep.path):
+                self.unread.append((sweep, UserError(f"{sweep.path}: cannot be read")))
+            for record in sweep.records():
+                if isinstance(record, UserError):
+                    self.unread.append((sweep, record))
+                else:
+                    submissions.append(record)
+        none_lost = find_lost_arrays(submissions)
+        on_slurm = [s for s in submissions if s.facts["cluster"] == "slurm"]
+        queue: dict[str, str] | None = {}
+        elsewhere = unlisted(on_slurm)
+        if elsewhere is None:
+            queue = None
+        elif on_slurm:
+            queue = read_queue([job_name(sweep.name) for sweep in sweeps])
+        self.knows_jobs = none_lost and queue is not None
+        self._assigned = Assignments(submissions, queue, elsewhere or set())
         self._first, self._begun = file_system_time(runs), time.monotonic()
 
     @property
@@ -140,18 +160,17 @@ class Observer:
             with contextlib.suppress(UserError):
                 if (read_status(self.runs / directory) or {}) != view.status:
                     view = self._look(directory, budget)
-        waits = view.state == "queued" if self.queue is None else view.job in self.queue
-        if view.job is not None and waits:
-            view.file = self.files[directory, view.job]
         return view
 
     def _look(self, directory: str, budget: int) -> View:
         path = self.runs / directory
-        job, rank, submission = self._job(directory)
+        job: str | None = None
+        queue: Mapping[str, str] | None = {}
         # Written by processes on this machine.
-        log = self.runs / self.logs.get(directory, directory) / "log.txt"
-        if submission is not None and job is not None:
-            log = submission.log(job, rank)
+        log = self.runs / self._assigned.logs.get(directory, directory) / "log.txt"
+        if (assignment := self._assigned.last(directory)) is not None:
+            job, rank, submission = assignment
+            log, queue = submission.log(job, rank), self._assigned.queue_of(assignment)
         try:
             status = read_status(path) or {}
         except UserError as damage:
@@ -167,23 +186,47 @@ class Observer:
             view.state = "done"
         elif (holder := live_holder(path, self.now)) is not None:
             view.state, view.silence = "running", silence(path, holder)
-        elif job is not None and self.queue and job in self.queue:
-            view.state = "queued" if self.queue[job] in WAITING else "running"
+        elif job is not None and queue and job in queue:
+            self._look_at_job(view, path, queue[job])
         elif state is not None and is_past(status, budget):
             view.state = "done"
-        elif error := _error_after_status(path, state, job, log):
+        elif error := error_after_status(path, state, job, log):
             view.state, view.message = "failed", error
-        elif state == "FAILED" and (self.queue is not None or _has_begun(path, job)):
+        elif state == "FAILED" and (queue is not None or _has_begun(path, job)):
             view.state = "failed"
-        elif job is not None and self.queue is None:  # squeue is not available on this machine
+        elif job is not None and queue is None:  # squeue does not list its jobs here
             view.state = "stale" if state == "RUNNING" else "queued"
         elif state == "RUNNING":
             view.state, view.message = "stale", "its process ended without recording a result"
         elif state is not None:
             view.state = "resumable"
+        elif job is not None and os.path.exists(log):  # a job that never started has no log
+            view.state, view.message = "stale", "its job ended without recording the run"
+            if line := last_line(log):
+                view.message += f": {line}"
         if view.state in STARTED:
             self._check_end(view, path, budget)
+        if job is not None and (view.state == "queued" or (queue and job in queue)):
+            view.file = self._assigned.files[directory, job]
         return view
+
+    def _look_at_job(self, view: View, path: Path, slurm_state: str) -> None:
+        """Set the state of a run that no process holds, but whose job is in the queue.
+
+        Args:
+            view: view of the run.
+            path: the run directory.
+            slurm_state: state of the job in SLURM.
+        """
+        assert view.job is not None
+        if slurm_state in WAITING:
+            view.state = "queued"
+        elif view.status.get("state") == "FAILED" and _has_begun(path, view.job):
+            view.state = "failed"  # while other runs of the job go on
+        else:
+            view.state, view.ending = "running", slurm_state == "COMPLETING"
+            if slurm_state == "RUNNING":
+                view.silence = silence_in_job(path, view.job, view.log, self.now)
 
     def _check_end(self, view: View, path: Path, budget: int) -> None:
         """Change the view of a run that has finished and cannot continue to a larger budget."""
@@ -197,42 +240,6 @@ class Observer:
                 view.state, view.message = "blocked", reason
             elif completed and view.state != "failed":
                 view.message = ""
-
-    def _job(self, directory: str) -> tuple[str | None, int, Submission | None]:
-        """Return the job, rank and launch to which a run was last assigned.
-
-        A job in the queue counts before a later one that is not: launches on machines whose clocks
-        disagree have times in another order.
-        """
-        jobs = self.jobs.get(directory, [])
-        queued = [job for job in jobs if self.queue and job[0] in self.queue]
-        latest: Any = [(None, 0, None), *(queued or jobs)]
-        return latest[-1]
-
-
-def _error_after_status(directory: Path, state: str | None, job: str | None, log: Path) -> str:
-    """Return why a run never started, or why its job ended after the run's last status.
-
-    The log of a process on this machine is not used for a run that has started: other seeds may
-    share the log.
-
-    Args:
-        directory: the run directory.
-        state: state in its `status.json`; None if there is none.
-        job: id of its SLURM job; None without one.
-        log: log file of the job, or of the process on this machine.
-
-    Returns:
-        The error message; empty if there is none.
-    """
-    if state is not None:
-        try:
-            status = directory / "status.json"
-            if job is None or log.stat().st_mtime < status.stat().st_mtime:
-                return ""
-        except OSError:
-            return ""
-    return last_error(log)
 
 
 def _has_begun(directory: Path, job: str | None) -> bool:
@@ -255,7 +262,7 @@ def _is_empty(path: Path) -> bool:
     return False
 
 
-def find_lost_arrays(submissions: Iterable[Submission]) -> None:
+def find_lost_arrays(submissions: Iterable[Submission]) -> bool:
     """Record the ids of job arrays, and of jobs after them, that a launch has not recorded.
 
     A launch that is killed, or to which `sbatch` does not respond in time, leaves a record without
@@ -263,9 +270,14 @@ def find_lost_arrays(submissions: Iterable[Submission]) -> None:
 
     Args:
         submissions: launches whose records are completed.
+
+    Returns:
+        Whether that is now known of each job: no id is missing, or `squeue` has responded.
     """
     lost = [s for s in submissions if s.lost()]
     comments = _comments_in_queue({job_name(s.folder.parent.name) for s in lost}) if lost else {}
+    if comments is None:
+        return False
     for submission in lost:
         found = [one for one in submission.lost() if one.get("comment") in comments]
         for record in found:
@@ -273,6 +285,7 @@ def find_lost_arrays(submissions: Iterable[Submission]) -> None:
         if found:
             with contextlib.suppress(OSError):  # a colleague's folder
                 write_json(submission.folder / "submission.json", submission.facts)
+    return True
 
 
 def is_queued(name: str, comment: str) -> bool:
@@ -281,22 +294,32 @@ def is_queued(name: str, comment: str) -> bool:
     Args:
         name: job name.
         comment: its comment.
+
+    Raises:
+        UserError: `squeue` does not respond.
     """
-    job = _comments_in_queue([name]).get(comment)
+    comments = _comments_in_queue([name])
+    if comments is None:
+        raise UserError(NO_ANSWER)
+    job = comments.get(comment)
     return job is not None and job != os.environ.get("SLURM_JOB_ID")
 
 
-def _comments_in_queue(job_names: Iterable[str]) -> dict[str, str]:
-    """Return the id of the job array with each comment, of all queued arrays of some names."""
+def _comments_in_queue(job_names: Iterable[str]) -> dict[str, str] | None:
+    """Return the id of the job array with each comment, of all queued arrays of some names.
+
+    Returns:
+        None if squeue is missing or does not respond.
+    """
     if shutil.which("squeue") is None:
-        return {}
+        return None
     command = ["squeue", "--noheader", "--format=%F|%k", f"--name={','.join(job_names)}"]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, check=True, timeout=QUEUE_SECONDS
         )
     except (OSError, subprocess.SubprocessError):
-        return {}
+        return None
     pairs = (line.strip().split("|", 1) for line in done.stdout.splitlines())
     return {comment: job for job, comment in pairs}
 
@@ -323,23 +346,3 @@ def read_queue(job_names: Iterable[str], user: int | None = None) -> dict[str, s
     except (OSError, subprocess.SubprocessError):
         return None
     return dict(line.split("|", 1) for line in done.stdout.split())
-
-
-def last_error(log: Path) -> str:
-    """Return the last error message of a log; empty if there is none.
-
-    Only its last 4096 bytes are read. A requeued job appends to its log, so an error before the
-    line of a stop is that of an earlier start.
-    """
-    try:
-        with open(regular(log, None), "rb") as file:
-            file.seek(max(log.stat().st_size - 4096, 0))
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return ""
-    for line in reversed(lines):
-        if line.startswith("error: "):
-            return line.removeprefix("error: ")
-        if STOPPED.fullmatch(line):
-            return ""
-    return ""

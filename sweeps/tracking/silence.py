@@ -1,4 +1,4 @@
-"""Runs whose process lives but records no progress: their environment, or a computation, may hang.
+"""Runs whose process or job lives but records no progress: an environment may hang, for example.
 
 Nothing stops such a process, since a long compilation or update looks the same.
 """
@@ -51,4 +51,33 @@ def silence(directory: Path, holder: Mapping[str, Any] | None) -> str:
         f"no progress for {seconds / 60:,.0f} min, though process {pid} on host {host} is alive: "
         f"its environment may hang (py-spy dump --pid {pid} shows where); to resume it from its "
         f"last checkpoint, end it there ({end}) and launch again"
+    )
+
+
+def silence_in_job(directory: Path, job: str, log: Path, now: float) -> str:
+    """Return what to do about a run that no process has held for long, though its job runs.
+
+    Its process was killed or refused while others of the job go on, or hangs before it begins. A
+    process writes to the log of its output when it starts, also after a requeue.
+
+    Args:
+        directory: the run directory.
+        job: id of its SLURM job.
+        log: file with the standard error of the job's process.
+        now: current `file_system_time`.
+
+    Returns:
+        An empty text if something was written less than `SILENT_SECONDS` ago.
+    """
+    signs = []
+    for file in (directory / "status.json", log, log.with_suffix(".out")):
+        with contextlib.suppress(OSError):
+            signs.append(file.stat().st_mtime)
+    seconds = now - max(signs, default=now)
+    if seconds < SILENT_SECONDS:
+        return ""
+    return (
+        f"no process has trained it for {seconds / 60:,.0f} min, though its job {job} runs: it was "
+        f"killed or refused, or hangs before it begins ({log} may say why); to start it again, end "
+        f"the job (scancel {job}), which also stops its other runs, and launch again"
     )

@@ -64,6 +64,7 @@ class SubmissionFile(TypedDict):
 
     cluster: Literal["local", "slurm"]
     launched: str
+    slurm_cluster: NotRequired[str]
     arrays: NotRequired[list[ArrayRecord]]
     follow_up: NotRequired[FollowUpRecord]
     processes: NotRequired[list[list[str]]]
@@ -128,8 +129,12 @@ class Submission:
         return [*self.facts.get("arrays", ()), *([] if follow_up is None else [follow_up])]
 
     def log(self, job: str, rank: int) -> Path:
-        """Return the file with the standard error of a job's process."""
-        return self.folder / f"{job}_{rank}_log.err"
+        """Return the file with the standard error of a job's process.
+
+        A job writes to that of its first process until `srun` starts them all.
+        """
+        first, own = (self.folder / f"{job}_{number}_log.err" for number in (0, rank))
+        return own if rank == 0 or os.path.exists(own) else first
 
 
 @dataclass(frozen=True)
@@ -237,11 +242,11 @@ class SweepFolder:
 
     def submissions(self) -> list[Submission]:
         """Read the records of all launches, oldest first, but not damaged ones."""
-        return [found for found in self._records() if isinstance(found, Submission)]
+        return [found for found in self.records() if isinstance(found, Submission)]
 
     def damages(self) -> list[str]:
         """Describe the damaged records of the sweep and of its launches."""
-        found = [str(record) for record in self._records() if isinstance(record, UserError)]
+        found = [str(record) for record in self.records() if isinstance(record, UserError)]
         try:
             self.read()
         except UserError as error:
@@ -249,7 +254,8 @@ class SweepFolder:
             found.append(f"{error}{advice}")
         return found
 
-    def _records(self) -> Iterator[Submission | UserError]:
+    def records(self) -> Iterator[Submission | UserError]:
+        """Yield the record of each launch, oldest first, or the error of one that is damaged."""
         for folder in sorted(self._launches(), key=lambda folder: int(folder.name)):
             try:
                 facts = read_json(folder / "submission.json", SubmissionFile)

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import psutil
 
+WAIT_SECONDS = 2
+"""How long SLURM lets the other processes of a job go on when one has ended, unless told not to."""
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "sinfo")
 NODES = ("n1", "n2")
 GPUS = 2
@@ -56,6 +58,7 @@ PreemptMode=REQUEUE
 SlurmctldParameters=preempt_send_user_signal
 JobRequeue=1
 KillWait=3
+WaitTime={wait}
 MinJobAge=600
 InactiveLimit=0
 SlurmctldTimeout=30
@@ -201,7 +204,8 @@ def running_cluster(lab: Path, conf_text: str = CONF) -> Iterator[Cluster]:
         f"RealMemory=64000 {gres} State=UNKNOWN"
         for node, port in zip(NODES, ports[1:], strict=True)
     )
-    conf.write_text(conf_text.format(host=host, port=ports[0], lab=lab, nodes=nodes))
+    facts = {"host": host, "port": ports[0], "lab": lab, "nodes": nodes, "wait": WAIT_SECONDS}
+    conf.write_text(conf_text.format(**facts))
     cluster = Cluster(lab, {"SLURM_CONF": str(conf)})
     munge = {"key-file": key, "socket": lab / "munge/socket", "log-file": lab / "log/munged.log"}
     munge |= {"pid-file": lab / "run/munged.pid", "seed-file": lab / "munge/seed"}

@@ -75,6 +75,7 @@ def test_jobs_run_the_code_as_it_was_launched(swept: tuple[Path, str]) -> None:
     runs, _ = swept
     (sweep,) = all_sweeps(runs)
     (submission,) = sweep.submissions()
+    assert submission.facts["slurm_cluster"] == slurm_queries.cluster_name() == "lab"
     code = runs / "sweeps" / "code" / submission.facts["code"]
     facts = read_json(code / "source.json")
     for seed in EIGHT:
@@ -207,7 +208,7 @@ def test_jobs_that_slurm_accepts_without_an_answer_are_found(
     sweeping.sweep(runs, seeds=1, **SHORT)
     assert cluster.jobs().keys() == jobs.keys()
     sweeping.until_empty(cluster)
-    assert sweeping.views(runs)[1].state == "new"
+    assert sweeping.views(runs)[1].state == "stale"
     sweeping.sweep(runs, seeds=1, **SHORT)
     sweeping.until_empty(cluster)
     assert sweeping.views(runs)[1].state == "done"
@@ -217,6 +218,7 @@ def test_jobs_that_slurm_accepts_without_an_answer_are_found(
 def test_a_job_without_its_copy_of_the_code_fails(
     change: str, cluster: Cluster, tmp_path: Path
 ) -> None:
+    """The shell or the job says so in the log, which status shows."""
     sweeping.sweep(tmp_path, seeds=1, sbatch="hold", **SHORT)
     (code,) = (tmp_path / "sweeps" / "code").iterdir()
     if change == "deleted":
@@ -227,10 +229,15 @@ def test_a_job_without_its_copy_of_the_code_fails(
     cluster.call("scontrol", "release", job)
     sweeping.until_empty(cluster)
     (view,) = sweeping.views(tmp_path).values()
-    assert view.state in ("failed", "new")
     assert not list(tmp_path.glob("tdmpc2/*/*/*/spec.json"))
+    assert status.main([f"runs={tmp_path}"]) == 1
     if change == "edited":
+        assert view.state == "failed"
         assert "the code has changed since the launch" in view.message
+    else:
+        assert view.state == "stale"
+        assert view.message.startswith("its job ended without recording the run: ")
+        assert view.message.endswith(f"{code}: No such file or directory")
 
 
 @pytest.mark.parametrize("path", ["sweeps/code/*/tdmpc2/planner.py", "*/*/0001", "*/*/0001/*.pkl"])
@@ -238,7 +245,8 @@ def test_a_job_without_its_copy_of_the_code_fails(
 def test_a_job_does_not_start_what_another_user_could_have_written(
     path: str, change: str, cluster: Cluster, tmp_path: Path
 ) -> None:
-    sweeping.sweep(tmp_path, seeds=1, sbatch="hold", **SHORT)
+    """Both of its runs have failed, though there is only the log of the first process."""
+    sweeping.sweep(tmp_path, seeds=2, runs_per_gpu=2, sbatch="hold", **SHORT)
     (changed,) = tmp_path.glob(path)
     if change == "owner":
         os.chown(changed, 65534, -1)
@@ -250,7 +258,10 @@ def test_a_job_does_not_start_what_another_user_could_have_written(
     assert not list(tmp_path.glob("tdmpc2/*/*/*/spec.json"))
     (log,) = tmp_path.glob("sweeps/*/0001/*_log.err")
     named = "./tdmpc2/planner.py" if changed.suffix == ".py" else str(changed)
-    assert f"error: {named}: another user could have written it; launch again\n" in log.read_text()
+    message = f"{named}: another user could have written it; launch again"
+    assert f"error: {message}\n" in log.read_text()
+    views = sweeping.views(tmp_path).values()
+    assert [(view.state, view.message) for view in views] == [("failed", message)] * 2
 
 
 def test_drained_nodes_are_a_warning(

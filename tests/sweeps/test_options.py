@@ -172,7 +172,7 @@ def test_every_option_of_slurm_is_refused_without_slurm(tmp_path: Path) -> None:
         else:
             meaning = f.metadata["meaning"]
             assert not str(meaning() if callable(meaning) else meaning).startswith("SLURM: ")
-    with pytest.raises(UserError, match=r"mem_gb=7: .* here SLURM does not respond"):
+    with pytest.raises(UserError, match=r"mem_gb=7: .* here there is no SLURM"):
         SweepOptions(tasks="walker-walk", mem_gb=7).check_cluster("local")
     SweepOptions(tasks="walker-walk", mem_gb=7).check_cluster("slurm")
     assert not (tmp_path / "runs").exists()

@@ -12,7 +12,8 @@ import pytest
 
 from sweeps.planning.planned_run import PlannedRun
 from sweeps.tracking import run_states
-from sweeps.tracking.run_states import Observer, last_error
+from sweeps.tracking.job_logs import last_error
+from sweeps.tracking.run_states import Observer
 from sweeps.tracking.sweep_folder import relative
 from tdmpc2.common.run.lock import EXPIRY_SECONDS, Lease
 from tdmpc2.common.run.run_files import RunFiles

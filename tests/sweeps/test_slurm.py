@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.execution.slurm import in_arrays, shares
+from sweeps.execution.job import ModuleJob
+from sweeps.execution.slurm import Resources, in_arrays, shares, submit
 from sweeps.execution.slurm_jobs import extra_options
-from sweeps.execution.slurm_queries import choose, minutes_of, preemption_of
+from sweeps.execution.slurm_queries import choose, jobs_left, minutes_of, preemption_of
 from tdmpc2.common.system.errors import UserError
 
 
@@ -123,3 +124,46 @@ def test_what_happens_to_preempted_jobs(
     (tmp_path / "scontrol").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     assert preemption_of("p" if partition else None) == mode
+
+
+def test_a_submitted_job_does_not_end_when_one_of_its_processes_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The defaults of a cluster, KillOnBadExit and WaitTime, would end the other runs."""
+    for name in ("sbatch", "srun"):
+        (tmp_path / name).write_text("#!/bin/sh\necho Submitted batch job 17\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    resources = Resources(partition=None, gpus=0, tasks=4, cpus=1, mem_gb=1, timeout_min=10)
+    job = submit(
+        [ModuleJob("module")],
+        resources,
+        tmp_path / "logs",
+        name="name",
+        code=tmp_path,
+        at_once=1,
+        comment="comment",
+    )
+    assert job == "17"
+    script = (tmp_path / "logs" / "17_submission.sh").read_text()
+    (command,) = (line for line in script.splitlines() if line.startswith("srun "))
+    assert {"--kill-on-bad-exit=0", "--wait=0"} <= set(command.split())
+
+
+@pytest.mark.parametrize(("code", "left"), [(0, 3), (1, None)])
+def test_a_submit_limit_needs_an_answer_of_squeue(
+    code: int, left: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = {
+        "sacctmgr": "echo 5",
+        "squeue": f"echo '7_0 7_1'; echo 'squeue: error: no controller' >&2; exit {code}",
+    }
+    for name, script in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    if left is not None:
+        assert jobs_left() == left
+        return
+    with pytest.raises(UserError, match="squeue failed: no controller; try again"):
+        jobs_left()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,9 @@ from sweeps.planning.request import SweepRequest
 from sweeps.studies import go_on
 from sweeps.studies.running import read_request
 from sweeps.tracking import run_states
+from sweeps.tracking.run_states import is_queued
 from sweeps.tracking.sweep_folder import all_sweeps
+from tdmpc2.common.system.errors import UserError
 from tests.analysis.run_files import write_run
 from tests.runs import TINY
 
@@ -56,20 +60,22 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Simulated:
     monkeypatch.setattr(slurm_queries, "choose_partition", lambda wanted: partition)
     monkeypatch.setattr(slurm_queries, "preemption_of", lambda name: "OFF")
     monkeypatch.setattr(slurm_queries, "max_array_size", lambda: 1001)
+    monkeypatch.setattr(slurm_queries, "cluster_name", lambda: "lab")
     monkeypatch.setattr(slurm_queries, "jobs_left", simulated.left)
     monkeypatch.setattr(slurm, "check", lambda resources: None)
     monkeypatch.setattr(slurm, "submit", simulated.submit)
     monkeypatch.setattr("sweeps.execution.code_snapshot.take", lambda root, to: to / "copy")
     monkeypatch.setattr("sweeps.execution.slurm_jobs.is_queued", lambda name, comment: False)
     monkeypatch.setattr(run_states, "read_queue", lambda names: simulated.queue)
+    monkeypatch.setattr(run_states, "unlisted", lambda submissions: set())
     return simulated
 
 
 def sweep(runs: Path, *more: str) -> int:
     """Launch three tiny runs."""
     given = {one.partition("=")[0] for one in more}
-    settings = [one for one in SETTINGS if one.partition("=")[0] not in given]
-    return launch.main(["tasks=toy-pointmass", "seeds=3", f"runs={runs}", *settings, *more])
+    usual = ["tasks=toy-pointmass", "seeds=3", f"runs={runs}", *SETTINGS]
+    return launch.main([*(one for one in usual if one.partition("=")[0] not in given), *more])
 
 
 def test_a_reached_submit_limit_is_said_and_nothing_is_written(
@@ -109,6 +115,7 @@ def test_runs_stay_submitted_if_the_job_after_them_is_refused(
     assert f"run `{command}` when all runs have ended" in printed
     (submission,) = all_sweeps(runs)[0].submissions()
     assert (submission.job_ids(), submission.lost()) == (["1"], [])
+    assert submission.facts["slurm_cluster"] == "lab"
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, slurm.NoAnswerError])
@@ -143,6 +150,107 @@ def test_the_job_after_the_runs_is_found_if_its_id_was_not_recorded(
     (after,) = folder.submissions()
     assert before.job_ids() == after.job_ids() == ["1", "2"]
     assert (after.follow_up() or {})["after"] == ["1"]
+
+
+def record_of(runs: Path) -> Path:
+    """Return the record of the first launch of the only sweep."""
+    (path,) = runs.glob("sweeps/*/0001/submission.json")
+    return path
+
+
+def test_a_launch_is_refused_while_the_queue_is_unknown(
+    cluster: Simulated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would submit what is in the queue a second time."""
+    with monkeypatch.context() as patch:
+        patch.setattr(run_states, "read_queue", lambda names: None)
+        assert sweep(tmp_path) == 0  # there were no jobs before
+        with pytest.raises(UserError, match="squeue or scontrol does not respond"):
+            sweep(tmp_path)
+    assert sweep(tmp_path) == 0
+    assert cluster.num_jobs == 3
+
+
+def test_a_launch_is_refused_while_it_is_unknown_whether_an_array_was_submitted(
+    cluster: Simulated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another launch was killed before it had recorded the job id."""
+    runs, squeue = tmp_path / "runs", tmp_path / "bin" / "squeue"
+    assert sweep(runs) == 0
+    record = record_of(runs)
+    record.write_text(record.read_text().replace('"job": "1"', '"job": null'))
+    squeue.parent.mkdir()
+    squeue.write_text("#!/bin/sh\nexit 1\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", str(squeue.parent), prepend=os.pathsep)
+    with pytest.raises(UserError, match="squeue or scontrol does not respond"):
+        sweep(runs)
+    with pytest.raises(UserError, match="squeue or scontrol does not respond"):
+        is_queued("name", "comment")
+    squeue.write_text(f"#!/bin/sh\necho '1|{cluster.comments[0]}'\n")
+    assert sweep(runs) == 0
+    assert '"job": "1"' in record.read_text()
+    assert cluster.num_jobs == 3
+
+
+def test_a_launch_is_refused_while_a_record_of_its_runs_cannot_be_read(
+    cluster: Simulated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sweep(tmp_path) == 0
+    record = record_of(tmp_path)
+    content = record.read_text()
+    record.write_text("{")
+    name = re.escape(f"submitted twice: see `squeue --name=tdmpc2-{record.parents[1].name}`")
+    with pytest.raises(UserError, match=rf"0001/submission.json: damaged .*{name}"):
+        sweep(tmp_path)
+    with pytest.raises(UserError, match=name):
+        sweep(tmp_path, "dry_run=true")
+    assert cluster.num_jobs == 3
+    assert sweep(tmp_path, "num_q=3") == 0  # no run of that launch
+    assert cluster.num_jobs == 6
+    (record.parents[1] / "sweep.json").write_text("{")
+    with pytest.raises(UserError, match=name):  # its runs are unknown
+        sweep(tmp_path, "num_q=4")
+    assert sweep(tmp_path, "num_q=3") == 0  # nothing to submit
+    record.write_text(content)
+    monkeypatch.setattr(run_states, "can_list", lambda folder: folder != record.parents[1])
+    with pytest.raises(UserError, match=f"{record.parents[1].name}: cannot be read"):
+        sweep(tmp_path, "num_q=4")
+    assert cluster.num_jobs == 6
+
+
+def test_runs_of_jobs_that_are_ending_are_left_to_them(
+    cluster: Simulated, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SLURM does not say whether such a job, e.g. a cancelled one, comes back to the queue."""
+    assert sweep(tmp_path) == 0
+    cluster.queue |= {"1_0": "COMPLETING", "1_1": "COMPLETING"}
+    capsys.readouterr()
+    assert sweep(tmp_path) == launch.LEFT_OUT
+    printed = capsys.readouterr().out
+    line = "2 runs left to SLURM jobs that are ending or being requeued (squeue shows COMPLETING)"
+    assert printed.count(line) == 2  # in the plan and at the end
+    assert "3 queued or running, 0 to do" in printed
+    assert sweep(tmp_path, "only=failed") == 0
+    assert cluster.num_jobs == 3
+    cluster.queue = {"1_0": "PENDING"}  # one was requeued
+    assert sweep(tmp_path) == 0
+    assert cluster.num_jobs == 5
+
+
+def test_runs_that_another_seed_of_their_process_holds_back_are_named(
+    cluster: Simulated, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Seed 1 has a job of its own."""
+    alone = ["seeds=1", "seeds_per_process=3"]
+    assert sweep(tmp_path, *alone) == 0
+    capsys.readouterr()
+    assert sweep(tmp_path, "seeds_per_process=3") == launch.LEFT_OUT
+    printed = capsys.readouterr().out
+    lines = re.findall(r"  tdmpc2 .*toy-pointmass seeds 2, 3: seed 1 is queued\n", printed)
+    assert len(lines) == 2  # in the plan and at the end
+    assert "left out" not in printed
+    assert cluster.num_jobs == 1
 
 
 def test_a_study_names_the_command_that_goes_on(
