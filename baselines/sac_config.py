@@ -18,7 +18,7 @@ from tdmpc2.common.system.config_checks import (
     WIDTH,
     Precision,
     check_fields,
-    require,
+    require_default,
     require_known,
     require_ordered,
     setting,
@@ -70,11 +70,8 @@ class SACConfig:
     def __post_init__(self) -> None:
         """Check that all values are valid."""
         check_fields(self)
-        require(
-            self.discount_from == "fixed" or self.discount == type(self).discount,
-            f"discount={self.discount}: has no effect with discount_from={self.discount_from}; "
-            "use only one of them",
-        )
+        if self.discount_from != "fixed":
+            require_default(self, "discount", f"discount_from={self.discount_from}")
         require_ordered(self, "log_std_min", "log_std_max", equal=False)
 
     @classmethod

@@ -20,11 +20,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from checks import check_file
+from checks import check_file, check_folder
 
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import write_json
-from tdmpc2.common.system.config_checks import REQUIRED, Settings, require, setting
+from tdmpc2.common.system.config_checks import REQUIRED, Settings, setting
 from tdmpc2.common.system.paths import project_root
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def parse(arguments: Sequence[str]) -> Options:
         UserError: an invalid option.
     """
     options = cli.parse_options(arguments, Options)
-    require(options.published.is_dir(), f"published={options.published}: is no folder")
+    check_folder("published", options.published)
     check_file("json", options.json)
     return options
 

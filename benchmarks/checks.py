@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tdmpc2.common.system import cli
-from tdmpc2.common.system.config_checks import Range
+from tdmpc2.common.system.config_checks import Range, require
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.config import TDMPC2Config
 
@@ -50,3 +50,16 @@ def check_file(key: str, path: Path | None) -> None:
     """
     if path is not None and (path.is_dir() or not path.parent.is_dir()):
         raise UserError(f"{key}={path}: must be a file in a folder that exists")
+
+
+def check_folder(key: str, path: Path | None) -> None:
+    """Check that a folder exists, if there is one to read.
+
+    Args:
+        key: name of the option.
+        path: its value.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    require(path is None or path.is_dir(), f"{key}={path}: is no folder")

@@ -37,7 +37,6 @@ from gpu_sections.processes import (
     TRAIN_STOP_SECONDS,
     start_group,
     stop_groups,
-    stop_on_signals,
 )
 from gpu_sections.summary import GOOD, described, outcome_of, table_of, write_summary
 
@@ -47,6 +46,7 @@ from tdmpc2.common.system.config_checks import Settings as Declared
 from tdmpc2.common.system.config_checks import setting
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.common.system.paths import project_root
+from tdmpc2.common.system.processes import interrupt_on_signals
 from tdmpc2.envs.tasks import list_tasks
 
 if TYPE_CHECKING:
@@ -99,6 +99,11 @@ class Options(Declared):
     )
 
 
+def result_path(out: Path, name: str) -> Path:
+    """Return the path of a section's result file in the folder of the results."""
+    return out / "sections" / f"{name}.json"
+
+
 @dataclass(frozen=True)
 class Plan:
     """What all sections of a command depend on.
@@ -121,7 +126,7 @@ class Plan:
 
     def path(self, name: str) -> Path:
         """Return the path of a section's result file."""
-        return self.options.out / "sections" / f"{name}.json"
+        return result_path(self.options.out, name)
 
     def result(self, name: str) -> dict[str, Any]:
         """Return the newest result of a section; empty if there is none."""
@@ -174,7 +179,7 @@ def main(arguments: Sequence[str]) -> int:
     for name in names:
         if name not in todo:
             print(f"{name}: passed before; use again=true to repeat it", flush=True)
-    stop_on_signals()
+    interrupt_on_signals()
     run_all([name for name in todo if not SECTIONS[name].timed], options.parallel, plan)
     run_all([name for name in todo if SECTIONS[name].timed], 1, plan)
     plan.summarize()
@@ -287,7 +292,7 @@ def run_section(name: str, case: Mapping[str, Any]) -> int:
     from gpu_sections.report import GIVEN_UP, Report, Settings, SkippedError
 
     out, device = Path(case["out"]), torch.device(case["device"])
-    report = Report(out / "sections" / f"{name}.json", name, case["key"])
+    report = Report(result_path(out, name), name, case["key"])
     report.write("running")
     tasks = tuple(filter(None, case["tasks"].split(",")))
     settings = Settings(device, case["small"], out, case["seconds"], tasks)

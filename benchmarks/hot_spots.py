@@ -114,15 +114,14 @@ def main(arguments: Sequence[str]) -> int:
     options, case = parse(arguments)
     import torch
     from measuring import fill, prepared
-
-    from tdmpc2.common.numerics.recorded_steps import WARM_CALLS
+    from meters import WARM_UP
 
     # Shows the kernels of compiled functions by name, at the cost of compiling them again.
     torch._inductor.config.cpp.enable_kernel_profile = True
     with prepared(case) as bench:
         fill(bench.replay, bench.spec, case["replay_rows"])
         for name, function in (("plan", bench.plan), ("update", bench.update)):
-            for _ in range(WARM_CALLS + 1):  # on a GPU, the last one records the step
+            for _ in range(WARM_UP):
                 function()
             print(f"\n## {name}\n{table(function, bench.device, options)}", flush=True)
     return 0

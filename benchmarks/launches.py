@@ -139,9 +139,9 @@ def count_with(options: Options) -> tuple[dict[str, Launches], LaunchCounter]:
     from cuda_lowering import LaunchCounter, use
     from gpu_sections.bench import make_filled_agent
     from gpu_sections.report import Settings as Sections
+    from meters import WARM_UP
 
     from tdmpc2.common.numerics import gpu_forms
-    from tdmpc2.common.numerics.recorded_steps import WARM_CALLS
 
     counter = LaunchCounter()
     on_gpu = options.forms == "gpu"
@@ -163,7 +163,7 @@ def count_with(options: Options) -> tuple[dict[str, Launches], LaunchCounter]:
             ("plan", lambda: agent.act(obs, first=first, explore=True)),
             ("update", lambda: agent.update(replay)),
         ):
-            for _ in range(WARM_CALLS + 1):  # the last one records the step
+            for _ in range(WARM_UP):  # the last one records the step
                 call()
             counter.reset()
             with eager_counter(counter) as eager:

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from meters import Stopwatch, peak_gb
+from meters import WARM_UP, Stopwatch, peak_gb
 from torch import Tensor
 
 from tdmpc2 import acceleration
@@ -20,7 +20,6 @@ from tdmpc2.common.interfaces import EnvSpec
 from tdmpc2.common.numerics import fused_bf16
 from tdmpc2.common.numerics.numeric_path import numeric_path
 from tdmpc2.common.numerics.precision import lacks_bf16
-from tdmpc2.common.numerics.recorded_steps import WARM_CALLS
 from tdmpc2.common.numerics.torch_setup import choose_device, set_up_torch
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task
@@ -159,7 +158,7 @@ def _measure(bench: Bench) -> dict[str, Any]:
         times = [watch(partial(replay.sample, *size)) for _ in range(200)]
         samples[f"{share:.0%}"] = 1e3 * statistics.median(times)
     first_plan, first_update = watch(bench.plan), watch(bench.update)
-    for _ in range(WARM_CALLS):  # on a GPU, the last of these calls records the steps
+    for _ in range(WARM_UP - 1):
         bench.plan(), bench.update()
     shapes = (bench.spec.obs_shape[0], bench.spec.action_dim)
     gflop = gflop_of(case["method"], bench.config, *shapes)

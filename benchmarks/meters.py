@@ -9,6 +9,11 @@ from functools import partial
 
 import torch
 
+from tdmpc2.common.numerics.recorded_steps import WARM_CALLS
+
+WARM_UP = WARM_CALLS + 1
+"""Calls before the timed ones; on a GPU, the last of these records the step."""
+
 
 class Stopwatch:
     """Timer of calls, including the work that they start on the device.

@@ -102,13 +102,12 @@ def measure(options: Options, size: str, folder: Path) -> dict[str, Any]:
     """
     import numpy as np
     import torch
-    from meters import Stopwatch, peak_gb
+    from meters import WARM_UP, Stopwatch, peak_gb
 
     from tdmpc2 import acceleration
     from tdmpc2.agent import TDMPC2
     from tdmpc2.common.numerics.distributed import World
     from tdmpc2.common.numerics.numeric_path import numeric_path
-    from tdmpc2.common.numerics.recorded_steps import WARM_CALLS
     from tdmpc2.common.numerics.torch_setup import choose_device, set_up_torch
     from tdmpc2.data.dataset import Dataset
     from tdmpc2.data.offline_replay import OfflineReplay
@@ -143,8 +142,7 @@ def measure(options: Options, size: str, folder: Path) -> dict[str, Any]:
         "sample": lambda: mapped.sample(options.batch_size),
         "mapped": lambda: learner.update(mapped),
     }
-    # The first call compiles and reads the files; on a GPU, the last of these records the step.
-    for _ in range(WARM_CALLS + 1):
+    for _ in range(WARM_UP):  # the first call compiles and reads the files
         for call in calls.values():
             call()
     on_gpu = device.type == "cuda"

@@ -51,13 +51,12 @@ def measure(options: Options, size: str, seeds: int) -> dict[str, Any]:
     """
     import numpy as np
     from measuring import fill
-    from meters import Stopwatch
+    from meters import WARM_UP, Stopwatch
 
     from sweeps.planning.grid import SMOKE
     from tdmpc2 import acceleration
     from tdmpc2.agent import TDMPC2
     from tdmpc2.common.numerics.numeric_path import numeric_path
-    from tdmpc2.common.numerics.recorded_steps import WARM_CALLS
     from tdmpc2.common.numerics.torch_setup import choose_device, set_up_torch
     from tdmpc2.common.training.loop_requests import Act
     from tdmpc2.config import TDMPC2Config
@@ -98,11 +97,10 @@ def measure(options: Options, size: str, seeds: int) -> dict[str, Any]:
         compilers += [acceleration.install(agent) for agent in alone]
     watch = Stopwatch(device)
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    warm_up = WARM_CALLS + 1  # on a GPU, the last of these calls records the step
-    for _ in range(warm_up + options.repetitions):
+    for _ in range(WARM_UP + options.repetitions):
         for name, call in calls.items():
             seconds[name].append(watch(call))
-    ms = {name: 1e3 * statistics.median(times[warm_up:]) for name, times in seconds.items()}
+    ms = {name: 1e3 * statistics.median(times[WARM_UP:]) for name, times in seconds.items()}
     return {
         "task": task.name,
         "model_size": size,

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from checks import check_file
+from checks import check_file, check_folder
 from tabulate import tabulate
 
 from ablations.specs import ABLATIONS, FIG9
@@ -93,8 +93,7 @@ def parse(arguments: Sequence[str]) -> tuple[Options, Design]:
     from sweeps.studies.study import parse_looks
 
     options = cli.parse_options(arguments, Options)
-    folder = options.published
-    require(folder is None or folder.is_dir(), f"published={folder}: is no folder")
+    check_folder("published", options.published)
     check_file("out", options.out)
     design = Design(
         parse_looks(options.looks),

@@ -16,11 +16,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from checks import check_folder
 from tabulate import tabulate
 
 from analysis.stats.ablation_claims import MARGIN, OPEN
 from tdmpc2.common.system import cli
-from tdmpc2.common.system.config_checks import Settings, require, setting
+from tdmpc2.common.system.config_checks import Settings, setting
 
 SPREADS = (3.0, 6.0, 12.0)
 SEEDS = (3, 5, 10)
@@ -46,8 +47,7 @@ def parse(arguments: Sequence[str]) -> Options:
         UserError: an invalid option.
     """
     options = cli.parse_options(arguments, Options)
-    folder = options.published
-    require(folder is None or folder.is_dir(), f"published={folder}: is no folder")
+    check_folder("published", options.published)
     return options
 
 

@@ -169,7 +169,7 @@ def trained(
     for folder in ("runs", "recorded"):
         (tmp_path / folder / name).mkdir(parents=True)
     monkeypatch.setattr(command, "facts_of", lambda device, small: FACTS)
-    monkeypatch.setattr(command, "stop_on_signals", lambda: None)
+    monkeypatch.setattr(command, "interrupt_on_signals", lambda: None)
     plan = command.Plan(command.Options(out=tmp_path), {}, CPU, FACTS)
     write_result(plan, "train", key=key)
 

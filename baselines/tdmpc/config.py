@@ -22,6 +22,7 @@ from tdmpc2.common.system.config_checks import (
     Precision,
     check_fields,
     require,
+    require_default,
     require_known,
     require_ordered,
     setting,
@@ -129,11 +130,8 @@ class TDMPCConfig:
     def __post_init__(self) -> None:
         """Check that all values are valid."""
         check_fields(self)
-        require(
-            self.discount_from == "fixed" or self.discount == type(self).discount,
-            f"discount={self.discount}: has no effect with discount_from={self.discount_from}; "
-            "use only one of them",
-        )
+        if self.discount_from != "fixed":
+            require_default(self, "discount", f"discount_from={self.discount_from}")
         total = self.num_samples + self.num_pi_samples
         require(
             self.num_elites <= total,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
+from meters import WARM_UP, Stopwatch
 
 from gpu_sections.report import Settings
 from sweeps.planning.grid import SMOKE
@@ -78,29 +77,14 @@ def observation(num: int = 1) -> np.ndarray:
     return np.random.default_rng(0).normal(size=(num, 24)).astype(np.float32)
 
 
-def seconds_of(
-    settings: Settings, call: Callable[[], object], repetitions: int, warm_up: int = 3
-) -> float:
+def seconds_of(settings: Settings, call: Callable[[], object], repetitions: int) -> float:
     """Return the median seconds of a call, including the device's work.
 
     Args:
         settings: settings with the device.
         call: function to time.
         repetitions: number of timed calls.
-        warm_up: number of calls before the timed ones.
     """
-    times = []
-    for place in range(warm_up + repetitions):
-        wait(settings)
-        start = time.perf_counter()
-        call()
-        wait(settings)
-        if place >= warm_up:
-            times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
-def wait(settings: Settings) -> None:
-    """Synchronize with the device."""
-    if settings.on_gpu:
-        torch.cuda.synchronize(settings.device)
+    watch = Stopwatch(settings.device)
+    times = [watch(call) for _ in range(WARM_UP + repetitions)]
+    return statistics.median(times[WARM_UP:])

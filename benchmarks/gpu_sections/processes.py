@@ -45,16 +45,6 @@ def stop_groups(groups: Collection[int]) -> None:
     _send(groups, signal.SIGKILL)
 
 
-def stop_on_signals() -> None:
-    """Have SIGTERM, and SIGHUP of a closed terminal, end the command as Ctrl-C does.
-
-    A SIGHUP that is ignored, as with `nohup`, stays ignored.
-    """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, signal.default_int_handler)
-
-
 def members(groups: Collection[int]) -> dict[int, int]:
     """Return the group of each process of these groups that has not ended, by process id."""
     found = {}

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from meters import WARM_UP
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpu_sections.bench import make_filled_agent, observation, set_up
@@ -135,7 +136,7 @@ def check(report: Report, settings: Settings, name: str, call: Any) -> None:
         name: name of the check.
         call: function to check.
     """
-    for _ in range(3):  # compile and warm up
+    for _ in range(WARM_UP):  # compile and record
         call()
     waits, message = False, ""
     try:

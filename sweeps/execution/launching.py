@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +39,7 @@ from tdmpc2.common.numerics.torch_setup import choose_device
 from tdmpc2.common.run.resume_checks import check_commit
 from tdmpc2.common.run.source_version import git_commit
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.processes import interrupt_on_signals
 from tdmpc2.envs.task_variants import task_of
 from tdmpc2.envs.tasks import Task
 
@@ -164,7 +164,7 @@ def _on_this_machine(request: SweepRequest, advice: str, *, inline: bool) -> int
     if not startable:
         return _exit_code(plan)
 
-    stop_runs_on_signals()
+    interrupt_on_signals()  # which stops the runs
     files: list[Path] = []
     if plan.todo:
         folder = SweepFolder.of(request.runs, sweep.label, request.planned)
@@ -207,16 +207,6 @@ def _record(request: SweepRequest, folder: SweepFolder) -> None:
     """
     keep = request.sweep.only == "failed"
     folder.write(request.to_json(), request.sweep.suite, request.planned, keep=keep)
-
-
-def stop_runs_on_signals() -> None:
-    """Have SIGTERM, and SIGHUP of a closed terminal, stop the runs before the exit, as Ctrl-C does.
-
-    A SIGHUP that is ignored, as with `nohup`, stays ignored.
-    """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, signal.default_int_handler)
 
 
 def _use_of_cores(request: SweepRequest, *, gpu: bool, inline: bool) -> CoreUse:

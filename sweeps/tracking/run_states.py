@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import subprocess
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +14,7 @@ from sweeps.planning.planned_run import SPEEDS
 from sweeps.tracking.assignments import Assignments
 from sweeps.tracking.job_logs import error_after_status, last_line
 from sweeps.tracking.silence import silence, silence_in_job
-from sweeps.tracking.slurm_listing import unlisted
+from sweeps.tracking.slurm_listing import answer_of, unlisted
 from sweeps.tracking.sweep_folder import Submission, SweepFolder, all_sweeps, job_name
 from tdmpc2.common.run.lock import file_system_time, live_holder
 from tdmpc2.common.run.resume_checks import is_past, why_ended
@@ -54,7 +52,6 @@ STARTED: tuple[RunState, ...] = ("failed", "stale", "resumable")  # before the b
 ACTIVE: tuple[RunState, ...] = ("running", "queued")  # a process or job works on it
 # SLURM job states that count as queued (REQUEUE_HOLD: requeued and held).
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SUSPENDED")
-QUEUE_SECONDS = 60
 NO_ANSWER = (
     "squeue or scontrol does not respond, so it is unknown which jobs are in the queue; try again"
 )
@@ -311,16 +308,11 @@ def _comments_in_queue(job_names: Iterable[str]) -> dict[str, str] | None:
     Returns:
         None if squeue is missing or does not respond.
     """
-    if shutil.which("squeue") is None:
+    names = f"--name={','.join(job_names)}"
+    answer = answer_of(["squeue", "--noheader", "--format=%F|%k", names])
+    if answer is None:
         return None
-    command = ["squeue", "--noheader", "--format=%F|%k", f"--name={','.join(job_names)}"]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=QUEUE_SECONDS
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    pairs = (line.strip().split("|", 1) for line in done.stdout.splitlines())
+    pairs = (line.strip().split("|", 1) for line in answer.splitlines())
     return {comment: job for job, comment in pairs}
 
 
@@ -334,15 +326,6 @@ def read_queue(job_names: Iterable[str], user: int | None = None) -> dict[str, s
     Returns:
         Job id → state; None if squeue is missing or does not respond.
     """
-    wanted = ",".join(job_names)
-    if shutil.which("squeue") is None:
-        return None
-    command = ["squeue", "--noheader", "--array", "--format=%i|%T", f"--name={wanted}"]
-    command += [] if user is None else [f"--user={user}"]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=QUEUE_SECONDS
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return dict(line.split("|", 1) for line in done.stdout.split())
+    command = ["squeue", "--noheader", "--array", "--format=%i|%T", f"--name={','.join(job_names)}"]
+    answer = answer_of([*command, *([] if user is None else [f"--user={user}"])])
+    return None if answer is None else dict(line.split("|", 1) for line in answer.split())

@@ -1,4 +1,4 @@
-"""Which launches have jobs that `squeue` does not list on this machine, though it responds."""
+"""What SLURM answers, and which launches have jobs that `squeue` does not list on this machine."""
 
 from __future__ import annotations
 
@@ -11,6 +11,16 @@ from pathlib import Path
 from sweeps.tracking.sweep_folder import Submission
 
 ANSWER_SECONDS = 60
+
+
+def answer_of(command: Sequence[str]) -> str | None:
+    """Return what a command of SLURM prints; None if it is missing, fails or does not respond."""
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=ANSWER_SECONDS
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def unlisted(submissions: Sequence[Submission]) -> set[Path] | None:
@@ -27,14 +37,10 @@ def unlisted(submissions: Sequence[Submission]) -> set[Path] | None:
     others = {s.folder for s in submissions if _is_of_others(s)}
     if not others and all(_cluster_of(s) is None for s in submissions):
         return set()
-    command = ["scontrol", "show", "config"]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=ANSWER_SECONDS
-        )
-    except (OSError, subprocess.SubprocessError):
+    answer = answer_of(["scontrol", "show", "config"])
+    if answer is None:
         return None
-    config = dict(re.findall(r"^(ClusterName|PrivateData) *= *(\S+)", done.stdout, re.MULTILINE))
+    config = dict(re.findall(r"^(ClusterName|PrivateData) *= *(\S+)", answer, re.MULTILINE))
     here = (None, config.get("ClusterName"))
     elsewhere = {s.folder for s in submissions if _cluster_of(s) not in here}
     private = "jobs" in config.get("PrivateData", "").split(",") and os.getuid() != 0

@@ -15,7 +15,6 @@ import psutil
 import pytest
 
 from sweeps.execution import local_pool
-from sweeps.execution.launching import stop_runs_on_signals
 from sweeps.launch import main, usage
 from sweeps.planning.options import SweepOptions
 from sweeps.planning.request import SweepRequest
@@ -23,6 +22,7 @@ from tdmpc2.common.run.lock import Lease, live_holder
 from tdmpc2.common.run.run_files import RunFiles
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import read_json
+from tdmpc2.common.system.processes import interrupt_on_signals
 from tests.runs import TINY
 
 LAUNCH = [sys.executable, "-m", "sweeps.launch"]
@@ -168,10 +168,10 @@ def test_with_nohup_a_launcher_outlives_its_terminal() -> None:
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
-        stop_runs_on_signals()
+        interrupt_on_signals()
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        stop_runs_on_signals()
+        interrupt_on_signals()
         assert signal.getsignal(signal.SIGHUP) == signal.default_int_handler
     finally:
         for number, handler in before.items():

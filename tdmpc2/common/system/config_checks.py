@@ -282,6 +282,22 @@ def require_ordered(settings: Any, lesser: str, greater: str, *, equal: bool = T
     require(fits, f"{lesser}={low}: must be {relation} {greater}={high}")
 
 
+def require_default(settings: Any, name: str, because: str) -> None:
+    """Check that a field has its default, since another setting leaves it without effect.
+
+    Args:
+        settings: dataclass with the field.
+        name: name of the field.
+        because: the other setting, as it is written in a command.
+
+    Raises:
+        UserError: it has another value.
+    """
+    value = getattr(settings, name)
+    no_effect = f"{name}={value}: has no effect with {because}; use only one of them"
+    require(value == getattr(type(settings), name), no_effect)
+
+
 def require_no_option(config: type, options: Collection[str]) -> None:
     """Check that no field of a dataclass of hyperparameters is also an option of the commands.
 

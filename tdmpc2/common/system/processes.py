@@ -1,8 +1,9 @@
-"""Identity of processes across hosts and containers: does a recorded process still run?"""
+"""Processes: their identity across hosts and containers, and what ends a command."""
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import Mapping
@@ -93,3 +94,13 @@ def _start_and_state(pid: int) -> tuple[float | None, bool]:
         return int(fields[19]), fields[0] in (b"Z", b"X")
     except (OSError, IndexError, ValueError):
         return None, False
+
+
+def interrupt_on_signals() -> None:
+    """Have SIGTERM, and SIGHUP of a closed terminal, end this command as Ctrl-C does.
+
+    A SIGHUP that is ignored, as with `nohup`, stays ignored.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
