@@ -23,7 +23,7 @@ from analysis.stats.equivalence import (
 )
 from analysis.stats.gate import JUDGED, judge, outcome, verdict_of
 from analysis.stats.intervals import ROUNDING
-from analysis.stats.least_variance import hidden_failure_rate
+from analysis.stats.least_variance import TaskLeast, hidden_failure_rate
 from analysis.stats.margins import (
     NOT_JUDGED,
     OPEN,
@@ -54,21 +54,22 @@ class Comparison:
     Attributes:
         tasks: one row per series and task, columns `TASK_COLUMNS`, `JUDGED`, `FORECAST`, `remark`.
         scores: the compared scores of each row.
-        least: smallest variances of our and the published scores of each row, in points².
+        least: smallest variances of our and the published scores of each row.
         pools: last scores of each row's compared runs, ours and published; empty without a score.
         left_out: every run that is not compared, with the reason.
     """
 
     tasks: pd.DataFrame
     scores: tuple[CommonScores, ...]
-    least: tuple[tuple[float, float], ...]
+    least: tuple[TaskLeast, ...]
     pools: tuple[TaskPair, ...]
     left_out: tuple[str, ...]
 
     def coverage(self, rows: Sequence[int]) -> float:
         """Return the measured coverage of the interval of the mean over rows; NaN without one."""
         counts = self.tasks.loc[list(rows), ["num_ours", "num_theirs"]].to_numpy(int).tolist()
-        return coverage_of_differences([self.pools[row] for row in rows], counts)
+        pools, least = ([part[row] for row in rows] for part in (self.pools, self.least))
+        return coverage_of_differences(pools, counts, least)
 
 
 def compare_tasks(curves: ScoreCurves, rule: Rule, variant: str, margin: float) -> Comparison:
@@ -90,7 +91,7 @@ def compare_tasks(curves: ScoreCurves, rule: Rule, variant: str, margin: float) 
     rows: list[dict[str, Any]] = []
     scores: list[CommonScores] = []
     variances = TaskVariances(curves)
-    used: list[tuple[float, float]] = []
+    used: list[TaskLeast] = []
     pools: list[TaskPair] = []
     for key, ours in runs[~theirs & named].groupby([*SERIES, "obs", "domain", "task"]):
         row = dict(zip([*SERIES, "obs", "domain", "task"], key, strict=True))
@@ -202,7 +203,7 @@ def _compare(
     ours: np.ndarray,
     theirs: np.ndarray,
     margin: float,
-    least: tuple[float, float],
+    rules: TaskLeast,
 ) -> dict[str, Any]:
     """Return the row of one task, before its verdict."""
     row: dict[str, Any] = {"num_ours": len(ours), "num_theirs": len(theirs)}
@@ -211,23 +212,28 @@ def _compare(
     if not len(common.env_steps):
         return row | {"env_step": int(curves.last_steps[ours].min())} | outcome(None, margin)
     mine, other = common.ours, common.theirs
-    gap = difference(mine, other, least)
+    gap = difference(mine, other, _smallest(rules, common))
     remarks = [*common.left_out]
     if len(mine) == 1:
         remarks.append("a single seed has no interval")
     elif gap.error <= ROUNDING:
         gap = if_spread(gap)
         remarks.append("no task of this kind shows a spread over seeds")
-    remarks += _agreement(mine, least[0], "seeds") or _agreement(other, least[1], "published seeds")
+    remarks += _agreement(mine, "seeds") or _agreement(other, "published seeds")
     row |= {"env_step": int(common.env_steps[-1]), "num_ours": len(mine)}
     row |= {"ours": mine.mean(), "theirs": other.mean(), "remark": "; ".join(remarks)}
     return row | outcome(gap, margin)
 
 
-def _agreement(scores: np.ndarray, least: float, name: str) -> list[str]:
+def _smallest(rules: TaskLeast, common: CommonScores) -> tuple[float, float]:
+    """Return the smallest variances of both sides of a task, in points²."""
+    return float(rules[0].of(common.ours)), float(rules[1].of(common.theirs))
+
+
+def _agreement(scores: np.ndarray, name: str) -> list[str]:
     """Return which failure rate seeds that agree could hide; nothing if they do not agree."""
     count = len(scores)
-    if count < 2 or np.var(scores, ddof=1) > least + ROUNDING:
+    if count < 2 or np.ptp(scores) > ROUNDING:
         return []
     rate = hidden_failure_rate(count)
     return [
@@ -237,14 +243,15 @@ def _agreement(scores: np.ndarray, least: float, name: str) -> list[str]:
 
 
 def _add_forecasts(
-    table: pd.DataFrame, scores: Sequence[CommonScores], least: Sequence[tuple[float, float]]
+    table: pd.DataFrame, scores: Sequence[CommonScores], rules: Sequence[TaskLeast]
 ) -> None:
     """Fill the columns `FORECAST` of the open rows; the verdicts of other tasks count as final."""
     p_values = table["p_value"].to_numpy(float)
     for place in np.flatnonzero((table["verdict"] == OPEN) & np.isfinite(table["error"])):
         margin = float(table["margin"].iloc[place])
         level = discovery_level(p_values, int(place), LEVEL)
-        found = forecast(scores[place].ours, scores[place].theirs, margin, least[place], level)
+        least = _smallest(rules[place], scores[place])
+        found = forecast(scores[place].ours, scores[place].theirs, margin, least, level)
         if found is not None:
             table.loc[place, FORECAST] = [
                 *(found.low, found.high, found.outcome, found.probability)

@@ -18,6 +18,7 @@ from analysis.stats.bootstrap import Bootstrap
 from analysis.stats.equivalence import mean_over_tasks, quantile, welch
 from analysis.stats.horizons import Group
 from analysis.stats.intervals import LEVEL, ROUNDING, Interval
+from analysis.stats.least_variance import LeastVariance, TaskLeast
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.selection import Series, select
 from analysis.stats.t_intervals import NO_INTERVAL, improvement_interval, t_interval
@@ -149,18 +150,23 @@ def last_scores(
     return pools_of(curves, rows, np.zeros(len(rows), int), np.full(len(rows), until), since)[0]
 
 
-def coverage_of_differences(pairs: Sequence[TaskPair], counts: Sequence[tuple[int, int]]) -> float:
+def coverage_of_differences(
+    pairs: Sequence[TaskPair],
+    counts: Sequence[tuple[int, int]],
+    least: Sequence[TaskLeast] = (),
+) -> float:
     """Return the measured coverage of Welch's interval of a mean over tasks; NaN if there is none.
 
     Args:
         pairs: results of `last_scores` of both sides of each task.
         counts: runs of both sides of each task.
+        least: smallest variances of both sides of each task, if the interval assumes any.
     """
     if not pairs:
         return float("nan")
     pools = tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs)
     sizes = tuple(pair[0] for pair in counts), tuple(pair[1] for pair in counts)
-    return coverage_of_pair("difference", pools, sizes, Bootstrap(STUDIES))
+    return coverage_of_pair("difference", pools, sizes, Bootstrap(STUDIES), tuple(least))
 
 
 def coverage_of(
@@ -238,6 +244,7 @@ def coverage_of_pair(
     pools: tuple[Pools, Pools],
     sizes: tuple[tuple[int, ...], tuple[int, ...]],
     bootstrap: Bootstrap,
+    least: tuple[TaskLeast, ...] = (),
 ) -> float:
     """Return the measured coverage of the interval of a comparison; NaN if there is none.
 
@@ -246,15 +253,16 @@ def coverage_of_pair(
         pools: scores of each task, of both sides.
         sizes: runs of each task, of both sides.
         bootstrap: number of simulated studies, of which `STUDIES` suffice, and seed.
+        least: smallest variances of both sides of each task, if a difference assumes any.
     """
     every = [pool for side in pools for pool in side]
     if min(map(min, sizes)) < 2 or not all(every) or not np.isfinite(np.concatenate(every)).all():
         return float("nan")
-    both = list(zip(*pools, strict=True))
-    if not any(map(_varies, every)) or (statistic == "improvement" and all(map(_apart, both))):
-        return float("nan")
-    simulate = {"difference": simulated_difference, "improvement": simulated_improvement}
-    return simulate[statistic](pools, sizes, studies_of(bootstrap))
+    studies = studies_of(bootstrap)
+    if statistic == "difference":
+        return simulated_difference(pools, sizes, studies, least)
+    apart = all(map(_apart, zip(*pools, strict=True)))
+    return float("nan") if apart else simulated_improvement(pools, sizes, studies)
 
 
 @lru_cache(maxsize=256)
@@ -262,24 +270,31 @@ def simulated_difference(
     pools: tuple[Pools, Pools],
     sizes: tuple[tuple[int, ...], tuple[int, ...]],
     bootstrap: Bootstrap,
+    least: tuple[TaskLeast, ...] = (),
 ) -> float:
     """Return the share of simulated Welch intervals that contain the difference of the means.
+
+    Without an interval in any study, the result is NaN.
 
     Args:
         pools: scores of each task, of both sides.
         sizes: runs of each task, of both sides.
         bootstrap: number of simulated studies and seed.
+        least: smallest variances of both sides of each task, if the interval assumes any.
     """
-    drawn = [scores.T for scores, _ in _both_drawn(pools, sizes, bootstrap)]
+    drawn = [100 * scores.T for scores, _ in _both_drawn(pools, sizes, bootstrap)]
     truth, value, error, freedom = np.zeros((4, bootstrap.reps, len(pools[0])))
     starts = [np.cumsum((0, *own)) for own in sizes]
-    for task in range(len(pools[0])):
+    for task, smallest in enumerate(least or [(LeastVariance(),) * 2] * len(pools[0])):
         ours, theirs = (
             scores[:, at[task] : at[task + 1]] for scores, at in zip(drawn, starts, strict=True)
         )
-        truth[:, task] = np.mean(pools[0][task]) - np.mean(pools[1][task])
-        value[:, task], error[:, task], freedom[:, task] = welch(ours, theirs)
+        truth[:, task] = 100 * (np.mean(pools[0][task]) - np.mean(pools[1][task]))
+        own = (smallest[0].of(ours), smallest[1].of(theirs))
+        value[:, task], error[:, task], freedom[:, task] = welch(ours, theirs, own)
     point, spread, pooled = mean_over_tasks(value, error, freedom)
+    if spread.max() <= ROUNDING:
+        return float("nan")
     width = spread * quantile((1 + LEVEL) / 2, pooled)
     return _share(Interval(point, point - width, point + width), float(truth[0].mean()))
 

@@ -8,12 +8,41 @@ variance that a value as rare as no seed of this side shows would give.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from analysis.stats.intervals import ROUNDING
 
 QUARTILE = 0.25
 """Quantile of the variances of similar tasks below which no variance is believed."""
+
+
+@dataclass(frozen=True)
+class LeastVariance:
+    """Rule for the smallest variance of the scores of one side of a task.
+
+    Attributes:
+        num_episodes: episodes that each success rate averages; 0 for returns.
+        variance: smallest variance of returns, in points².
+    """
+
+    num_episodes: float = 0.0
+    variance: float = 0.0
+
+    def of(self, scores: np.ndarray) -> np.ndarray:
+        """Return the smallest variance in points², `(...,)`.
+
+        Args:
+            scores: scores of the seeds in points, `(..., num_seeds)`.
+        """
+        if self.num_episodes:
+            return binomial_variance(scores, self.num_episodes)
+        return np.full(scores.shape[:-1], self.variance)
+
+
+TaskLeast = tuple[LeastVariance, LeastVariance]
+"""Rules of both sides of a task."""
 
 
 def binomial_variance(scores: np.ndarray, num_episodes: float) -> np.ndarray:

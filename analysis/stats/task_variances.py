@@ -7,7 +7,7 @@ import numpy as np
 from analysis.records.evaluations import is_success
 from analysis.records.sources import PUBLISHED
 from analysis.stats.common_evaluations import CommonScores
-from analysis.stats.least_variance import binomial_variance, lower_quartile
+from analysis.stats.least_variance import LeastVariance, TaskLeast, lower_quartile
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import LAST_EVALUATIONS, RULES
 
@@ -23,8 +23,8 @@ class TaskVariances:
         self._curves = curves
         self._pooled: dict[tuple[str, ...], float] = {}
 
-    def of(self, common: CommonScores, theirs: np.ndarray) -> tuple[float, float]:
-        """Return the smallest variances of our and the published scores of a task, in points².
+    def of(self, common: CommonScores, theirs: np.ndarray) -> TaskLeast:
+        """Return the smallest variances of our and the published scores of a task.
 
         Args:
             common: scores of the task; without any, both are 0.
@@ -32,18 +32,15 @@ class TaskVariances:
         """
         runs, evaluations = self._curves.runs, len(common.env_steps)
         if not evaluations:
-            return 0.0, 0.0
+            return LeastVariance(), LeastVariance()
         if is_success(runs.loc[common.rows[0], "score"]):
-            sides = ((common.ours, common.rows), (common.theirs, theirs))
-            least = [
-                float(
-                    binomial_variance(scores, evaluations * runs.loc[rows, "eval_episodes"].min())
-                )
-                for scores, rows in sides
-            ]
-            return least[0], least[1]
+            ours, others = (
+                LeastVariance(evaluations * float(runs.loc[rows, "eval_episodes"].min()))
+                for rows in (common.rows, theirs)
+            )
+            return ours, others
         pooled = self._of_kind(tuple(runs.loc[theirs[0], ["method", "obs", "domain"]]))
-        return pooled, pooled
+        return LeastVariance(variance=pooled), LeastVariance(variance=pooled)
 
     def _of_kind(self, kind: tuple[str, ...]) -> float:
         """Return the smallest variance of returns, from published tasks of a method and domain."""
