@@ -213,7 +213,7 @@ def _compare(
         return row | {"env_step": int(curves.last_steps[ours].min())} | outcome(None, margin)
     mine, other = common.ours, common.theirs
     gap = difference(mine, other, _smallest(rules, common))
-    remarks = [*common.left_out]
+    remarks = [*common.left_out, *common.carried]
     if len(mine) == 1:
         remarks.append("a single seed has no interval")
     elif gap.error <= ROUNDING:

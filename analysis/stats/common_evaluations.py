@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.stats.horizons import side_of
-from analysis.stats.ragged_curves import ScoreCurves, paper_budget
+from analysis.stats.horizons import position, side_of
+from analysis.stats.ragged_curves import COMPLETED, ENDED, ScoreCurves, paper_budget
 from analysis.stats.rules import LAST_EVALUATIONS, RULES, Rule, is_near
 
 
@@ -23,6 +23,7 @@ class CommonScores:
         budget_share: last step as a fraction of the full budget: the paper's, or the last published
             evaluation if that is earlier.
         left_out: seeds that do not take part, or the reason why there is no comparison.
+        carried: seeds that take part with a score from before the last of those steps.
     """
 
     env_steps: np.ndarray
@@ -31,6 +32,7 @@ class CommonScores:
     theirs: np.ndarray
     budget_share: float
     left_out: tuple[str, ...]
+    carried: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -61,7 +63,7 @@ def common_scores(
     kept, last, left_out = side.rows, side.last, list(side.left_out)
     if last < published[0]:
         why = f"ends before the first published evaluation at {published[0]:,}"
-        return _none([*left_out, why], curves, ours)
+        return _none([*left_out, *_ended(curves, kept, published[0]), why], curves, ours)
     recorded = curves.common_grid(kept, last)
     recorded = recorded[recorded >= published[0]]
     carried = published[(published > curves.last_steps[kept].max()) & (published <= last)]
@@ -77,7 +79,14 @@ def common_scores(
     full = min(paper_budget(run["task"], run["obs"]), published[-1])
     share = min(1.0, float(steps[chosen[-1]] / full))
     scores, others = (side[:, chosen].mean(axis=1) for side in (mine, other))
-    return CommonScores(steps[chosen], kept, scores, others, share, tuple(left_out))
+    carried = tuple(f"{one} and keeps its score" for one in _ended(curves, kept, steps[chosen[-1]]))
+    return CommonScores(steps[chosen], kept, scores, others, share, tuple(left_out), carried)
+
+
+def _ended(curves: ScoreCurves, rows: np.ndarray, step: float) -> list[str]:
+    """Return a message for each seed that ended before a step without having completed."""
+    early = curves.runs.loc[rows, "state"].isin(set(ENDED) - {COMPLETED})
+    return [position(curves, row) for row in rows[early & (curves.last_steps[rows] < step)]]
 
 
 def _none(left_out: list[str], curves: ScoreCurves, rows: np.ndarray) -> CommonScores:

@@ -90,7 +90,8 @@ def side_of(curves: ScoreCurves, rows: np.ndarray, until: float, since: float = 
 
     A seed that has not come near the step that most seeds reached (`rules.is_near`) is left out, so
     that one unfinished seed does not determine the step of all others. So are seeds before the
-    first step that counts, if another seed has reached it.
+    first step that counts, if another seed has reached it. Step 0 never counts, not even as the
+    last score of a seed that diverged.
 
     Args:
         curves: all runs.
@@ -98,15 +99,20 @@ def side_of(curves: ScoreCurves, rows: np.ndarray, until: float, since: float = 
         until: last step that counts, such as the last one of the other side.
         since: first step that counts.
     """
-    reached = np.minimum(curves.reached[rows], until)
-    able = reached >= since
+    begun = curves.last_steps[rows] > 0
+    reached = np.where(begun, np.minimum(curves.reached[rows], until), 0)
+    able = begun & (reached >= since)
     able |= not able.any()
     kept = able & is_near(reached, np.sort(reached[able])[(able.sum() - 1) // 2])
-    left_out = tuple(
-        f"seed {curves.runs.loc[row, 'seed']} is at {int(curves.last_steps[row]):,} env steps"
-        for row in rows[~kept]
-    )
+    left_out = tuple(position(curves, row) for row in rows[~kept])
     return Side(rows[kept], float(reached[kept].min()), left_out)
+
+
+def position(curves: ScoreCurves, row: int) -> str:
+    """Return how far a run has come, such as `seed 3 is at 100,000 env steps`."""
+    run = curves.runs.loc[row]
+    verb = {"DIVERGED": "diverged", "ENDED": "ended"}.get(run["state"], "is")
+    return f"seed {run['seed']} {verb} at {int(curves.last_steps[row]):,} env steps"
 
 
 def common_budget(curves: ScoreCurves, sides: Sequence[np.ndarray]) -> int:

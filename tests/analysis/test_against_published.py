@@ -135,6 +135,36 @@ def test_step_0_does_not_count_in_the_least_variance(tmp_path):
         assert least.of(common.ours) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("healthy", [0, 1])
+def test_a_seed_that_diverged_before_its_first_evaluation_takes_no_part(tmp_path, healthy):
+    """Its untrained score is not that of the full budget."""
+    publish(tmp_path, (900.0, 910.0, 920.0))
+    for seed in (1, 2, 3)[healthy:]:
+        facts = {"seed": seed, "budget": 4_000_000, "state": "DIVERGED"}
+        write_run(tmp_path / "runs", {0: 31.0}, **facts)
+    if healthy:
+        write_run(tmp_path / "runs", dict.fromkeys(STEPS, 905.0), budget=BUDGET)
+    (row,) = compare(tmp_path).tasks.to_dict("records")
+    assert row["verdict"] == "not enough data"
+    assert "seed 2 diverged at 0 env steps; seed 3 diverged at 0 env steps" in row["remark"]
+    assert (row["num_ours"], row["ours"]) == (1, 90.5) if healthy else np.isnan(row["ours"])
+
+
+def test_a_seed_that_diverged_later_keeps_its_score_and_is_named(tmp_path):
+    publish(tmp_path, (900.0, 910.0, 920.0))
+    for seed in (1, 2, 3):
+        facts = {"seed": seed, "budget": BUDGET}
+        if seed == 3:
+            write_run(tmp_path / "runs", {0: 0.0, 400_000: 50.0}, state="DIVERGED", **facts)
+        else:
+            write_run(tmp_path / "runs", dict.fromkeys(STEPS, 905.0), **facts)
+    comparison = compare(tmp_path)
+    (row,) = comparison.tasks.to_dict("records")
+    assert row["num_ours"] == 3
+    assert "seed 3 diverged at 400,000 env steps and keeps its score" in row["remark"]
+    assert comparison.left_out == ()
+
+
 def test_forecasts_know_of_the_correction_for_the_other_tasks(tmp_path):
     """A task that is far below is open because of the others, and stays so with more seeds."""
     others = [task.name for task in SUITES["dmcontrol"] if task.name != "walker-walk"][:19]

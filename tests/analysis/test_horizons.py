@@ -69,10 +69,14 @@ def test_variants_are_compared_where_the_other_seeds_are(curves: ScoreCurves) ->
     assert row["left out"] == "walker-walk, no-simnorm: seed 3 is at 100,000 env steps"
 
 
-def test_a_variant_is_not_compared_where_it_was_evaluated_untrained_only(tmp_path: Path) -> None:
+@pytest.mark.parametrize("state", ["RUNNING", "DIVERGED"])
+def test_a_variant_is_not_compared_where_it_was_evaluated_untrained_only(
+    tmp_path: Path, state: str
+) -> None:
     for task, last in (("walker-walk", 100_000), ("cup-catch", 0)):
         write_run(tmp_path, {0: 0.0, 100_000: 500.0}, task=task)
-        write_run(tmp_path, {0: 0.0, last: 200.0}, task=task, variant="no-simnorm", state="RUNNING")
+        facts = {"task": task, "variant": "no-simnorm", "state": state}
+        write_run(tmp_path, {0: 0.0, last: 200.0}, **facts)
     (row,) = against_default(ScoreCurves(load(tmp_path)), RULES["hold"]).to_dict("records")
     assert (row["tasks"], row["env steps"], row["difference"]) == (1, "100,000", -30.0)
     assert row["left out"] == "cup-catch: no evaluation after step 0 on both sides"
