@@ -119,7 +119,8 @@ def simulate(
         pooled = lower_quartile(np.var(theirs, axis=-1, ddof=1))[:, None]
         least = (pooled, pooled)
     found = mean_over_tasks(*welch(ours, theirs, least))
-    variances, counts = np.var(theirs, axis=-1, ddof=1), np.full(len(pool), PUBLISHED_SEEDS)
+    variances = np.maximum(np.var(theirs, axis=-1, ddof=1), least[1])
+    counts = np.full(len(pool), PUBLISHED_SEEDS)
     margins = [domain_margin(method, m, None) for m in smallest_margin(variances, counts)]
     bounds, decides = (np.array(column) for column in zip(*margins, strict=True))
     needs = level_for_loss(variances, counts, np.full(len(pool), num_seeds))

@@ -163,7 +163,12 @@ def _domain(
     spread = [row for row in known.index if len(comparison.scores[row].theirs) > 1]
     theirs = [comparison.scores[row].theirs for row in spread]
     counts = np.array([len(scores) for scores in theirs])
-    variances = np.array([np.var(scores, ddof=1) for scores in theirs])
+    variances = np.array(
+        [
+            max(np.var(scores, ddof=1), float(comparison.least[row][1].of(scores)))
+            for row, scores in zip(spread, theirs, strict=True)
+        ]
+    )
     smallest = float(smallest_margin(variances, counts)) if spread else float("nan")
     margin, settled = domain_margin(str(series[1]), smallest, wanted)
     columns = known[["difference", "error", "freedom"]].to_numpy(float)

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from analysis.records.load import load, load_curves, merge
-from analysis.stats.against_published import Comparison, compare_tasks
+from analysis.stats.against_published import Comparison, compare_domains, compare_tasks
 from analysis.stats.common_evaluations import common_scores
 from analysis.stats.equivalence import difference
 from analysis.stats.equivalence_tables import forecast_text
 from analysis.stats.least_variance import binomial_variance
 from analysis.stats.ragged_curves import ScoreCurves
+from analysis.stats.reproduction_power import reproduction_power
 from analysis.stats.rules import RULES
 from analysis.stats.task_variances import TaskVariances
 from tdmpc2.envs.tasks import SUITES
@@ -97,6 +98,16 @@ def test_the_coverage_is_that_of_the_interval_with_its_least_variances(tmp_path,
     share = comparison.coverage([0])
     assert share == pytest.approx(np.mean(covered), abs=0.03)
     assert share > 0.9
+
+
+def test_the_margin_of_a_domain_is_the_one_that_the_plan_settles(tmp_path):
+    """Three published seeds that agree do not settle ±3, whatever the number of ours."""
+    succeed(tmp_path, (100,) * 40, (100,) * 3, steps=(100_000,))
+    curves = read(tmp_path)
+    (plan,) = reproduction_power(curves, 3, None).to_dict("records")
+    (row,) = compare_domains(compare(tmp_path), None).to_dict("records")
+    assert row["margin"] == plan["margin"] == pytest.approx(9.7)
+    assert (row["decides"], row["verdict"]) == (plan["settled"], "reproduced")
 
 
 @pytest.mark.parametrize(
