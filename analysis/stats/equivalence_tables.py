@@ -134,8 +134,9 @@ def _names(table: pd.DataFrame) -> list[str]:
 def series_details(table: pd.DataFrame) -> list[str]:
     """Return what distinguishes the series of each row from others of the same method, as text.
 
-    That is the source if it is not the run directories, and variant, model size and dataset if the
-    table has several of them; empty if the method alone names the series.
+    That is the source if it is not the run directories, a variant other than "default", such as
+    `default[assets=standin]`, and variant, model size and dataset if the table has several of them;
+    empty if the method alone names the series.
 
     Args:
         table: table with the columns `SERIES`.
@@ -147,7 +148,7 @@ def series_details(table: pd.DataFrame) -> list[str]:
         ", ".join(
             [
                 *([source] if source != RUNS_SOURCE else []),
-                *([variant] if several else []),
+                *([variant] if several or variant != "default" else []),
                 *([size_text(size)] if sizes and size else []),
                 *([dataset] if datasets and dataset else []),
             ]
