@@ -19,7 +19,7 @@ from analysis.stats.estimate_texts import coverage_note
 from analysis.stats.horizons import task_group
 from analysis.stats.intervals import has_width
 from analysis.stats.multitask_scores import agents_of
-from analysis.stats.ragged_curves import variant_budget
+from analysis.stats.ragged_curves import budget_of, variant_budget
 from analysis.stats.task_titles import task_titles
 from tdmpc2.common.system.texts import counted, size_text
 
@@ -166,7 +166,7 @@ def multitask_card_lines(shown: Shown, marks: Marks, runs: pd.DataFrame | None =
         _seeds(runs, AGENTS, shown.catalog),
         *([f"model size {_listed(map(size_text, sizes))}"] if sizes else []),
         *_precisions(runs),
-        f"budget {_listed(f'{budget:,}' for budget in sorted(runs['budget']))} updates",
+        f"budget {budgets} updates" if (budgets := _budgets(runs)) else "budget not recorded",
         f"commit {_listed(short_commits(runs['commit'])) or 'not recorded'}",
         *([simulators] if simulators else []),
     ]
@@ -248,11 +248,17 @@ def _limits(ours: pd.DataFrame) -> list[str]:
     if other := ours["variant"].str.contains("physics=").sum():
         limits.append(f"{counted(other, 'run')} with physics other than the paper's")
     full = [variant_budget(run.task, run.obs, run.variant) for run in ours.itertuples()]
-    reduced = ours[(ours["budget"] < full) & np.isfinite(full)]
+    reduced = ours[(ours["budget"].map(budget_of) < full) & np.isfinite(full)]
     if len(reduced):
-        budgets = _listed(f"{budget:,}" for budget in sorted(reduced["budget"]))
-        limits.append(f"{counted(len(reduced), 'run')} with a reduced budget ({budgets} env steps)")
+        what = f"with a reduced budget ({_budgets(reduced)} env steps)"
+        limits.append(f"{counted(len(reduced), 'run')} {what}")
     return _limits_line([*limits, *_small_models(ours)])
+
+
+def _budgets(runs: pd.DataFrame) -> str:
+    """Return the budgets that were recorded, ascending; empty if none was."""
+    known = sorted(budget for budget in map(budget_of, runs["budget"]) if np.isfinite(budget))
+    return _listed(f"{budget:,.0f}" for budget in known)
 
 
 def _small_models(ours: pd.DataFrame) -> list[str]:

@@ -149,12 +149,13 @@ def _what_was_run(curves: ScoreCurves, names: dict[str, str]) -> str:
     few, many = seeds.min(), seeds.max()
     count = span_text(few, many)
     full = np.array([variant_budget(run.task, run.obs, run.variant) for run in ours.itertuples()])
+    budgets = ours["budget"].map(budget_of).to_numpy(float)  # infinity if not recorded
     known = np.isfinite(full)  # environments of users have no budget in the paper
-    reduced = int((known & (ours["budget"].to_numpy(float) < full)).sum())
+    reduced = int((known & (budgets < full)).sum())
     some = "all " if reduced == len(ours) else f"{counted(reduced, 'run')} "
     some = "" if len(ours) == 1 else some
     budget = f", {some}with less than the paper's budget" if reduced else ""
-    if known.all() and not reduced:
+    if np.isfinite([*full, *budgets]).all() and not reduced:
         budget = ", with the paper's budgets"
     commits = sorted(set(short_commits(ours["commit"])))
     at = f", at commit {_listed(commits)}" if commits else ""

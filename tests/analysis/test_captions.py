@@ -88,6 +88,16 @@ def test_few_shot_runs_have_the_papers_budget(tmp_path, variant, budget, limited
     assert ("reduced budget" in page.caption) == limited
 
 
+def test_budgets_that_were_not_recorded_are_not_counted(tmp_path):
+    for seed, budget in ((1, None), (2, 100_000)):
+        write_run(tmp_path / "a", {0: 1.0, 100_000: 2.0}, seed=seed, budget=budget)
+    write_multitask_run(tmp_path / "b", {0: (0, 0), 1000: (1, 2)}, budget=None)
+    single = draw(load(tmp_path / "a"), replace(CURVES, only_ours=False)).pages[0]
+    several = draw(load(tmp_path / "b"), FigureSpec("x", "multitask_curves")).pages[0]
+    assert "1 run with a reduced budget (100,000 env steps)" in single.caption
+    assert "· budget not recorded ·" in several.caption
+
+
 def test_small_models_are_not_the_papers_setting(tmp_path):
     write_run(tmp_path / "a", {0: 1.0, 10_000: 2.0}, model_size="smoke", variant="scratch")
     write_multitask_run(tmp_path / "b", {0: (0, 0), 1000: (1, 2)}, size="smoke")

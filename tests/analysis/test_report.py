@@ -85,8 +85,8 @@ def test_the_summary_says_what_was_run_and_what_reproduced(folder):
         "10 runs of TD-MPC2 on 3 of 104 tasks (DMControl, Meta-World), 1 to 3 seeds per task, all "
         "with less than the paper's budget, at commit abcdef0123. Reproduced: TD-MPC2 on DMControl "
         "(2 of 39 tasks). Cannot be settled: TD-MPC2 on Meta-World (1 of 50 tasks). Verdicts are "
-        "tests at 5 % against 3 published seeds per task. They cover 3 % of the tasks of these methods "
-        "and domains, and not the others."
+        "tests at 5 % against 3 published seeds per task. They cover 3 % of the tasks of these "
+        "methods and domains, and not the others."
     )
     verdicts = data["verdicts"]
     assert verdicts["counts"] == {"reproduced": 2, "not enough data": 1}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tdmpc2.common.run.spec import parse_seeds
 from tests.analysis.report_files import LATE, content, headlines, publish
 from tests.analysis.run_files import write_run
@@ -31,3 +33,21 @@ def test_commands_continue_exactly_the_unfinished_runs(tmp_path: Path) -> None:
         f"{LAUNCH}walker-run methods=tdmpc2 seeds=1,3 env_steps=2000000",
     ]
     assert parse_seeds("7,") == (7,)
+
+
+@pytest.mark.parametrize(
+    ("budgets", "text"),
+    [
+        ((4_000_000,) * 2, ", with the paper's budgets."),
+        ((4_000_000, None), "."),
+        ((None, None), "."),
+        ((100_000, None), ", 1 run with less than the paper's budget."),
+    ],
+)
+def test_the_papers_budget_is_only_stated_if_it_was_recorded(
+    tmp_path: Path, budgets: tuple[int | None, ...], text: str
+) -> None:
+    for seed, budget in enumerate(budgets, start=1):
+        write_run(tmp_path / "runs", {0: 5.0, 100_000: 100.0}, seed=seed, budget=budget)
+    headlines(tmp_path, f"runs={tmp_path / 'runs'}", "published=none")
+    assert f"(DMControl), 2 seeds per task{text}" in content(tmp_path)["summary"]
