@@ -17,7 +17,7 @@ from analysis.records.evaluations import ENV_STEPS
 from analysis.records.load import AGENTS, SERIES
 from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.horizons import Group
-from analysis.stats.ragged_curves import ENDED, ScoreCurves, budget_of, paper_budget
+from analysis.stats.ragged_curves import ENDED, ScoreCurves, budget_of, variant_budget
 from analysis.stats.rules import RULES, Rule
 from analysis.stats.selection import Selection, horizon_scores, select
 from tdmpc2.common.system.texts import counted
@@ -141,11 +141,11 @@ def _findings(curves: ScoreCurves, row: int, grid: np.ndarray, rule: Rule) -> It
         yield "diverged", 1, f"at {reached}", carried
     if not ended:
         yield "not_ended", 1, f"{run['state']} at {reached}", _NOT_CARRIED
-    full = paper_budget(run["task"], run["obs"])
+    full = variant_budget(run["task"], run["obs"], run["variant"])
     in_env_steps = run["source"] == RUNS_SOURCE and run["budget_unit"] == "env_steps"
     if in_env_steps and budget != full and np.isfinite([budget, full]).all():
         detail = f"{budget:,.0f} instead of {full:,.0f} env steps"
-        to_its_budget = carried == _CARRIED and budget < full
+        to_its_budget = carried == _CARRIED and curves.curves[row].carried_to < np.inf
         treatment = f"{_CARRIED} to its own budget only" if to_its_budget else carried
         yield "other_budget", 1, detail, treatment
 

@@ -158,10 +158,12 @@ def variant_budget(task: object, obs: object, variant: object) -> float:
     Args:
         task: name of the task.
         obs: observation type.
-        variant: name of the variant; those of few-shot finetuning have a budget of their own.
+        variant: name of the variant, with or without marks in brackets; those of few-shot
+            finetuning have a budget of their own.
     """
     full = paper_budget(task, obs)
-    return min(full, FEW_SHOT_ENV_STEPS) if variant in FEW_SHOT_VARIANTS else full
+    few_shot = str(variant).split("[")[0] in FEW_SHOT_VARIANTS
+    return min(full, FEW_SHOT_ENV_STEPS) if few_shot else full
 
 
 def budget_of(budget: object) -> float:

@@ -69,6 +69,9 @@ def test_findings_by_hand(tmp_path):
         ({"state": "RUNNING", "budget": FULL}, ["not_ended"]),
         ({"state": "FAILED", "budget": FULL}, ["not_ended"]),
         ({"state": "COMPLETED", "budget": 1000}, ["other_budget"]),
+        ({"variant": "finetuned", "budget": 20_000}, ["ends_early"]),
+        ({"variant": "finetuned[precision=bf16]", "budget": 20_000}, ["ends_early"]),
+        ({"variant": "finetuned", "budget": 1000}, ["other_budget"]),
         ({"state": "COMPLETED", "budget": None}, []),
         ({"state": "COMPLETED", "budget": 1000, "budget_unit": "num_updates"}, []),
     ],
@@ -94,6 +97,10 @@ def test_states_and_budgets(tmp_path, facts, expected):
         (
             *({"state": "DIVERGED", "budget": 2 * FULL}, "other_budget", "hold"),
             "last value carried forward",
+        ),
+        (
+            *({"variant": "scratch", "state": "DIVERGED", "budget": 40_000}, "other_budget"),
+            *("hold", "last value carried forward to its own budget only"),
         ),
         ({"state": "RUNNING", "budget": 2000}, "other_budget", "hold", "not carried forward"),
     ],
