@@ -15,6 +15,7 @@ from analysis.figures.figure_specs import Catalog
 from analysis.figures.scaling_plots import paper_scores, scaling_spec
 from analysis.records.evaluations import ENV_STEPS, NUM_UPDATES
 from analysis.records.load import RUN_KEY, Records, load_curves, merge
+from analysis.records.precisions import in_any_precision
 from analysis.records.problems import Problem
 from analysis.records.run_folders import load_folders
 from analysis.records.sources import PUBLISHED, RUNS_SOURCE
@@ -72,7 +73,8 @@ class Inputs:
     def exact(self) -> Records:
         """Own single-task runs at the paper's settings: nothing overridden but the precision.
 
-        The precision is part of how a result is computed, not of the algorithm.
+        These are runs from states and from pixels. The precision is part of how a result is
+        computed, not of the algorithm.
         """
         records = self.runs.select(step_unit=ENV_STEPS)
         facts = records.runs[["variant", "overrides"]].to_numpy()
@@ -81,7 +83,7 @@ class Inputs:
 
     @cached_property
     def pooled(self) -> Records:
-        """`exact`, with runs of any precision as one series per method, the default variant.
+        """`exact`, with runs of any precision as one series per method and observation type.
 
         Of runs with equal task and seed, the one that was evaluated furthest counts; of several,
         one that is completed.
@@ -91,9 +93,10 @@ class Inputs:
         runs["unfinished"] = runs["state"] != "COMPLETED"
         order = ["last", "unfinished", "variant"]
         furthest = runs.sort_values(order, ascending=[False, True, True])
-        kept = furthest.drop_duplicates([key for key in RUN_KEY if key != "variant"])
-        pooled = replace(self.exact, runs=kept.drop(columns=["last", "unfinished"])).select()
-        runs, table = (part.assign(variant=DEFAULT) for part in (pooled.runs, pooled.table))
+        again = _in_any_precision(furthest).duplicated(RUN_KEY)
+        kept = furthest[~again].drop(columns=["last", "unfinished"])
+        pooled = replace(self.exact, runs=kept).select()
+        runs, table = map(_in_any_precision, (pooled.runs, pooled.table))
         return replace(pooled, runs=runs, table=table)
 
     @cached_property
@@ -221,7 +224,12 @@ def coverage(records: Records, method: str, obs: str, group: Group) -> str:
     )
 
 
+def _in_any_precision(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose variants do not state the precision."""
+    return table.assign(variant=[in_any_precision(name) for name in table["variant"]])
+
+
 def _is_exact(variant: str, overrides: Mapping[str, Any]) -> bool:
-    """Return whether a run has the paper's settings, whatever its precision."""
-    named = variant in (DEFAULT, f"{DEFAULT}[precision={overrides.get('precision')}]")
+    """Return whether a run has the paper's settings, whatever its precision and observations."""
+    named = in_any_precision(variant) in (DEFAULT, f"{DEFAULT}[obs=rgb]")
     return named and not algorithm_settings(overrides)
