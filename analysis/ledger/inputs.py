@@ -20,6 +20,7 @@ from analysis.records.problems import Problem
 from analysis.records.run_folders import load_folders
 from analysis.records.sources import PUBLISHED, RUNS_SOURCE
 from analysis.stats.against_published import Comparison, compare_domains, compare_tasks
+from analysis.stats.coverage import Pools, coverage_of_differences, pools_of
 from analysis.stats.equivalence import Difference, difference, if_spread, mean_difference
 from analysis.stats.horizons import Group
 from analysis.stats.margins import DOMAIN_MARGINS, TASK_MARGIN
@@ -119,10 +120,12 @@ class Inputs:
             obs: observation type.
             group: tasks with their horizon.
         """
-        scores = self._scores(source, method, obs, group)
+        scores, _ = self._scores(source, method, obs, group)
         return float(np.mean([own.mean() for own in scores])) if scores else float("nan")
 
-    def lead(self, source: str, method: str, other: str, group: Group) -> Difference | None:
+    def lead(
+        self, source: str, method: str, other: str, group: Group
+    ) -> tuple[Difference, float] | None:
         """Return the difference of two methods at a group's horizon, in points, from states.
 
         Args:
@@ -132,24 +135,37 @@ class Inputs:
             group: tasks with their horizon.
 
         Returns:
-            Mean over tasks; None if a task has no score.
+            Mean over tasks, and the measured coverage of its 95 % interval; None if a task has no
+            score.
         """
-        ours, theirs = (self._scores(source, name, "state", group) for name in (method, other))
+        sides = [self._scores(source, name, "state", group) for name in (method, other)]
+        (ours, our_pools), (theirs, their_pools) = sides
         if not ours or not theirs:
             return None
-        gaps = [difference(*pair) for pair in zip(ours, theirs, strict=True)]
-        return if_spread(mean_difference(gaps))
+        both = list(zip(ours, theirs, strict=True))
+        counts = [(len(mine), len(others)) for mine, others in both]
+        pools = list(zip(our_pools, their_pools, strict=True))
+        gap = if_spread(mean_difference([difference(*pair) for pair in both]))
+        return gap, coverage_of_differences(pools, counts)
 
-    def _scores(self, source: str, method: str, obs: str, group: Group) -> list[np.ndarray]:
-        """Return the scores in points of each task, `(num_seeds,)`; empty if a task has none."""
+    def _scores(
+        self, source: str, method: str, obs: str, group: Group
+    ) -> tuple[list[np.ndarray], Pools]:
+        """Return the scores in points of each task, `(num_seeds,)`, and its last scores.
+
+        Both are empty if a task has no score.
+        """
         curves = self.curves.get((source, obs))
         if curves is None:
-            return []
+            return [], ()
         for series, selection in select(curves, group.tasks, "", []):
             values, _ = horizon_scores(curves, selection, group, RULE)
             if series[1] == method and not np.isnan(values).any():
-                return [100 * values[selection.strata == n, 0] for n in range(len(group.tasks))]
-        return []
+                until = np.array([group.steps(task) for task in selection.tasks])
+                pools = pools_of(curves, selection.rows, selection.strata, until)
+                tasks = range(len(group.tasks))
+                return [100 * values[selection.strata == n, 0] for n in tasks], pools
+        return [], ()
 
     @cached_property
     def compared(self) -> ScoreCurves | None:
