@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -24,10 +24,8 @@ ALL = "all"
 _FEWEST_SEEDS = 3
 _MOST_TASKS = 12
 """Commands name at most this many tasks."""
-_SETTING = re.compile(r"[\[,]((?!repeatable=)\w+=[^,\[\]]+)")
-"""Setting in the name of a variant, such as `default[obs=rgb]`, that commands accept."""
-_OLD = "physics=0.4.0"
-"""Mark of runs of version 0.4.0, which no command continues or repeats."""
+_SETTINGS = ("obs", "assets", "precision")
+"""Settings in brackets behind a variant, `default[obs=rgb]`, with which a run has that variant."""
 
 
 def display_names(catalog: Catalog) -> dict[str, str]:
@@ -100,16 +98,16 @@ def next_steps(
     ours = ours[ours["variant"].str.split("[").str[0] == variant]
     steps: list[tuple[str, str]] = []
     unfinished = ours[~ours["state"].isin(["COMPLETED", "DIVERGED"])]
-    for method, named, own in _series(unfinished):
-        why = f"{len(own)} unfinished run{'s' * (len(own) > 1)} of {_label(names, method, named)}:"
-        steps.append((why, _continue(own, method, named)))
+    for method, settings, own in _series(unfinished):
+        why = f"{counted(len(own), 'unfinished run')} of {_label(names, method, settings)}:"
+        steps.append((why, _continue(own, method, settings)))
     undecided = tasks[tasks["verdict"] == OPEN]
     # A larger margin helps only if there is a difference with an interval.
     interval = np.isfinite(undecided["error"])
     enough = undecided["num_ours"] >= _FEWEST_SEEDS
     hopeless = interval & undecided["seeds_needed"].isna() & enough
-    for method, named, own in _series(undecided[hopeless]):
-        why = f"{_listed(own['task'])} of {_label(names, method, named)}: "
+    for method, settings, own in _series(undecided[hopeless]):
+        why = f"{_listed(own['task'])} of {_label(names, method, settings)}: "
         why += "more seeds would not decide; larger margin:"
         compare = f"python analysis/reproduce.py methods={method} margin=20"
         steps.append((why, compare))
@@ -119,11 +117,11 @@ def next_steps(
     remarks = undecided["remark"].fillna("")
     wanted = undecided["seeds_needed"].fillna(undecided["num_ours"]).clip(lower=_FEWEST_SEEDS)
     table = undecided.assign(remark=remarks, wanted=wanted.map("{:.0f}".format))
-    for method, named, rows in _series(table):
+    for method, settings, rows in _series(table):
         for (seeds, remark), own in rows.groupby(["wanted", "remark"], sort=False):
-            label = _label(names, method, named) + (f" ({remark})" if remark else "")
-            why = f"{len(own)} undecided task{'s' * (len(own) > 1)} of {label}:"
-            steps.append((why, _launch(own["task"].unique(), method, named, str(seeds))))
+            label = _label(names, method, settings) + (f" ({remark})" if remark else "")
+            why = f"{counted(len(own), 'undecided task')} of {label}:"
+            steps.append((why, _launch(own["task"].unique(), method, settings, str(seeds))))
     run = set(ours["method"])
     published = sorted(set(curves.runs.loc[curves.runs["source"] == PUBLISHED, "method"]) - run)
     if published:
@@ -135,17 +133,17 @@ def next_steps(
     return steps
 
 
-def _series(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Yield method, variant and rows of each series that commands can continue or repeat."""
+def _series(table: pd.DataFrame) -> Iterator[tuple[str, list[str], pd.DataFrame]]:
+    """Yield method, settings and rows of each series that a command can continue or repeat."""
     for (method, variant), own in table.groupby(["method", "variant"], sort=False):
-        if _OLD not in str(variant):
-            yield str(method), str(variant), own
+        settings = re.findall(r"[^\[\],]+", str(variant))[1:]
+        if all(one.partition("=")[0] in _SETTINGS for one in settings):
+            yield str(method), settings, own
 
 
-def _label(names: dict[str, str], method: str, variant: str) -> str:
+def _label(names: dict[str, str], method: str, settings: Sequence[str]) -> str:
     """Return the label of a method, with the settings of its runs in parentheses."""
-    settings = ", ".join(_SETTING.findall(variant))
-    return names.get(method, method) + (f" ({settings})" if settings else "")
+    return names.get(method, method) + (f" ({', '.join(settings)})" if settings else "")
 
 
 def _what_was_run(curves: ScoreCurves, names: dict[str, str]) -> str:
@@ -202,8 +200,14 @@ def _certainty(tasks: pd.DataFrame, domains: pd.DataFrame) -> str:
     )
 
 
-def _continue(runs: pd.DataFrame, method: str, variant: str) -> str:
-    """Return the commands that continue runs of a method with their own budgets, one per line."""
+def _continue(runs: pd.DataFrame, method: str, settings: Sequence[str]) -> str:
+    """Return the commands that continue runs of a method with their own budgets, one per line.
+
+    Args:
+        runs: the runs.
+        method: name of the method.
+        settings: settings of the runs, as arguments.
+    """
     tasks: dict[tuple[str, int | None], list[str]] = {}
     for (task, obs, budget), own in runs.groupby(["task", "obs", "budget"], dropna=False):
         listed = list_of_seeds(sorted(set(own["seed"])))
@@ -211,19 +215,23 @@ def _continue(runs: pd.DataFrame, method: str, variant: str) -> str:
         steps = None if until in (np.inf, paper_budget(task, obs)) else int(until)
         tasks.setdefault((listed, steps), []).append(str(task))
     return "\n".join(
-        _launch(names, method, variant, seeds, steps) for (seeds, steps), names in tasks.items()
+        _launch(names, method, settings, seeds, steps) for (seeds, steps), names in tasks.items()
     )
 
 
 def _launch(
-    tasks: Iterable[str], method: str, variant: str, seeds: str, env_steps: int | None = None
+    tasks: Iterable[str],
+    method: str,
+    settings: Sequence[str],
+    seeds: str,
+    env_steps: int | None = None,
 ) -> str:
     """Return the command that runs a method on tasks.
 
     Args:
         tasks: names of the tasks.
         method: name of the method.
-        variant: variant, of which the settings in brackets are given.
+        settings: settings of the runs, as arguments.
         seeds: number of seeds, or list of seeds.
         env_steps: budget; None for that of the tasks.
     """
@@ -232,8 +240,8 @@ def _launch(
     budget = f" env_steps={env_steps}" if env_steps else ""
     more = f"  # and {len(chosen) - _MOST_TASKS} more tasks" if len(chosen) > _MOST_TASKS else ""
     command = f"python sweeps/launch.py tasks={shlex.quote(listed)} methods={method}"
-    settings = "".join(f" {shlex.quote(one)}" for one in _SETTING.findall(variant))
-    return f"{command} seeds={seeds}{settings}{budget}{more}"
+    given = "".join(f" {shlex.quote(one)}" for one in settings)
+    return f"{command} seeds={seeds}{given}{budget}{more}"
 
 
 def _listed(values: Iterable[object]) -> str:

@@ -34,7 +34,7 @@ def test_commands_continue_exactly_the_unfinished_runs(tmp_path: Path) -> None:
 
 
 def test_commands_have_the_settings_of_the_runs(tmp_path: Path) -> None:
-    """Of runs from pixels, and in two precisions; old physics are neither continued nor joined."""
+    """Of runs from pixels, and in two precisions; none for the physics of an old version."""
     runs = tmp_path / "runs"
     for name in ("tdmpc2", "tdmpc2-pixels"):
         publish(tmp_path, name, LATE)
