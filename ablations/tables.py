@@ -42,8 +42,8 @@ def _numbers(finding: StudyResult) -> dict[str, Any]:
         low, high = effect.final.interval(0.95)
         row |= {
             "tasks": " ".join(effect.tasks),
-            "seeds_variant": len(effect.variant.seeds),
-            "seeds_base": len(effect.base.seeds),
+            "seeds_variant": _per_task(effect.variant.sizes),
+            "seeds_base": _per_task(effect.base.sizes),
             "score_variant": effect.variant.score,
             "score_base": effect.base.score,
             **_bounds("difference", effect.final),
@@ -63,6 +63,11 @@ def _numbers(finding: StudyResult) -> dict[str, Any]:
 
 
 _IMPROVEMENT = ("improvement", "improvement_low", "improvement_high")
+
+
+def _per_task(sizes: Sequence[int]) -> str:
+    """Return the smallest and the largest number of seeds of a task: `3`, `2-3`."""
+    return "-".join(map(str, sorted({min(sizes), max(sizes)})))
 
 
 def _bounds(name: str, found: Difference) -> dict[str, float]:

@@ -28,7 +28,8 @@ usage: python analysis/claims.py [key=value …]
 
 Derives the status of every claim in paper_figures/claims.toml from records: own runs, the released
 curves, and numbers that are quoted from the paper. "Reproduced" is the verdict of reproduce.py on
-own runs at the paper's settings. `make claims` writes docs/claims.md and the table in README.md.
+own runs at the paper's settings, with those of all precisions as one series. `make claims` writes
+docs/claims.md and the table in README.md.
 
 {describe_fields(ClaimsOptions)}
 

@@ -28,10 +28,11 @@ def usage() -> str:
 usage: python analysis/evidence.py [key=value …]
 
 Lists own runs of one task at the paper's settings (variant default, nothing overridden), finished
-or not, and compares them with the released seeds of the same method and task, with the verdicts of
-reproduce.py. Scores are those of single seeds: returns, or success in percent. If our runs end
-before the first released evaluation, both are stated, each at its step. `make evidence` writes the
-tables in docs/evidence.md and README.md, and the figure.
+or not, from states and from pixels, and compares them with the released seeds of the same method
+and task, with the verdicts of reproduce.py; runs of all precisions are one series. Scores are
+those of single seeds: returns, or success in percent. If our runs end before the first released
+evaluation, both are stated, each at its step. `make evidence` writes the tables in
+docs/evidence.md and README.md, and the figure.
 
 {describe_fields(EvidenceOptions)}
 

@@ -39,7 +39,8 @@ usage: python analysis/report.py [key=value …]
 Writes an HTML report as one file that works offline: aggregate scores with confidence intervals;
 learning curves, seeds, losses and settings of every task; the comparison with the published
 curves; variants; studies that stop when decided; multi-task agents; a leaderboard of all methods,
-also of other people's result files; and the audit of the records.
+also of other people's result files; the status of every claim of the paper, unless tasks= is given;
+and the audit of the records.
 
 {describe_fields(ReportRequest)}
 
@@ -84,7 +85,7 @@ def write(request: ReportRequest) -> int:
     files = read_files(request.files, request.results, field_problems, others)
     studies, unreadable = read_studies(request.folders())
     records = replace(records, problems=(*records.problems, *unreadable))
-    data, problems = report_data(records, catalog, rule, files, studies)
+    data, problems = report_data(records, catalog, rule, files, studies, tasks_given=request.tasks)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out, lambda file: file.write(page(data).encode()))

@@ -78,6 +78,8 @@ def report_data(
     rule: Rule,
     files: Sequence[FieldSeries] = (),
     studies: Sequence[RecordedStudy] = (),
+    *,
+    tasks_given: str | None = None,
 ) -> tuple[dict[str, Any], list[Problem]]:
     """Return everything that the page shows.
 
@@ -87,6 +89,8 @@ def report_data(
         rule: treatment of missing and repeated evaluations.
         files: curves of other people's result files, for the leaderboard.
         studies: studies that stop when decided.
+        tasks_given: option `tasks=` that has selected the records. Claims of the paper are about
+            groups of tasks, so they are not shown then.
 
     Returns:
         An object for JSON; and all problems found, including those of the records.
@@ -96,7 +100,7 @@ def report_data(
         multitask, new_problems = multitask_pages(records, catalog, rule)
     problems += new_problems
     with stage("claims of the paper"):
-        claims = claims_page(records, catalog)
+        claims = claims_page(records, catalog) if tasks_given is None else None
     all_curves = [ScoreCurves(records), ScoreCurves(records, NUM_UPDATES)]
     curves = all_curves[0]
     multitask_runs = records.multitask_summary()
@@ -120,10 +124,13 @@ def report_data(
     labels = {key: style.label for key, style in styles.items()}
     with stage("comparison with the published curves"):
         verdicts, compared = _verdicts(curves, rule, names)
+    facts = _facts(records, curves, rule, catalog, multitask_runs)
+    if tasks_given is not None:
+        facts.append(f"Only tasks={tasks_given} are shown, so no claim of the paper is judged")
     data = {
         "summary": summary(curves, compared, names, multitask_runs),
         "names": names,
-        "facts": _facts(records, curves, rule, catalog, multitask_runs),
+        "facts": facts,
         "note": f"{coverage_note(coverage, labels)} {MEDIAN_NOTE}",
         "series": [
             {

@@ -303,7 +303,7 @@ const PAGES = {
   ...(data.studies ? { studies: ["Studies", studies] } : {}),
   ...(data.multitask ? { multitask: ["Multi-task", multitask] } : {}),
   ...(data.leaderboard ? { leaderboard: ["Leaderboard", methods] } : {}),
-  claims: ["Claims", claims],
+  ...(data.claims ? { claims: ["Claims", claims] } : {}),
   audit: ["Audit", audit],
 };
 

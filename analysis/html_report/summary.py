@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,8 @@ ALL = "all"
 _FEWEST_SEEDS = 3
 _MOST_TASKS = 12
 """Commands name at most this many tasks."""
+_SETTINGS = ("obs", "assets", "precision")
+"""Settings in brackets behind a variant, `default[obs=rgb]`, with which a run has that variant."""
 
 
 def display_names(catalog: Catalog) -> dict[str, str]:
@@ -89,25 +92,23 @@ def next_steps(
         curves: single-task runs from all sources.
         tasks: comparison of the tasks with the published curves.
         names: labels of methods.
-        variant: variant of the runs that are compared.
+        variant: variant of the runs that are compared, without settings in brackets.
     """
-    ours = curves.runs[(curves.runs["source"] == RUNS_SOURCE) & (curves.runs["variant"] == variant)]
+    ours = curves.runs[curves.runs["source"] == RUNS_SOURCE]
+    ours = ours[ours["variant"].str.split("[").str[0] == variant]
     steps: list[tuple[str, str]] = []
     unfinished = ours[~ours["state"].isin(["COMPLETED", "DIVERGED"])]
-    for method in unfinished["method"].unique():
-        own = unfinished[unfinished["method"] == method]
-        why = f"{len(own)} unfinished run{'s' * (len(own) > 1)} of {names.get(method, method)}:"
-        steps.append((why, _continue(own, method)))
+    for method, settings, own in _series(unfinished):
+        why = f"{counted(len(own), 'unfinished run')} of {_label(names, method, settings)}:"
+        steps.append((why, _continue(own, method, settings)))
     undecided = tasks[tasks["verdict"] == OPEN]
     # A larger margin helps only if there is a difference with an interval.
     interval = np.isfinite(undecided["error"])
     enough = undecided["num_ours"] >= _FEWEST_SEEDS
     hopeless = interval & undecided["seeds_needed"].isna() & enough
-    for method in undecided.loc[hopeless, "method"].unique():
-        listed = _listed(undecided.loc[hopeless & (undecided["method"] == method), "task"])
-        why = (
-            f"{listed} of {names.get(method, method)}: more seeds would not decide; larger margin:"
-        )
+    for method, settings, own in _series(undecided[hopeless]):
+        why = f"{_listed(own['task'])} of {_label(names, method, settings)}: "
+        why += "more seeds would not decide; larger margin:"
         compare = f"python analysis/reproduce.py methods={method} margin=20"
         steps.append((why, compare))
     # Nothing settles tasks with enough seeds that show no spread, or with one published seed.
@@ -115,13 +116,12 @@ def next_steps(
     undecided = undecided[~hopeless & ~settled]
     remarks = undecided["remark"].fillna("")
     wanted = undecided["seeds_needed"].fillna(undecided["num_ours"]).clip(lower=_FEWEST_SEEDS)
-    table = undecided.assign(remark=remarks, wanted=wanted)
-    for key, own in table.groupby(["method", "wanted", "remark"], sort=False):
-        method, seeds, remark = key
-        label = names.get(method, method)
-        because = f" ({remark})" if remark else ""
-        why = f"{len(own)} undecided task{'s' * (len(own) > 1)} of {label}{because}:"
-        steps.append((why, _launch(own["task"].unique(), method, str(int(seeds)))))
+    table = undecided.assign(remark=remarks, wanted=wanted.map("{:.0f}".format))
+    for method, settings, rows in _series(table):
+        for (seeds, remark), own in rows.groupby(["wanted", "remark"], sort=False):
+            label = _label(names, method, settings) + (f" ({remark})" if remark else "")
+            why = f"{counted(len(own), 'undecided task')} of {label}:"
+            steps.append((why, _launch(own["task"].unique(), method, settings, str(seeds))))
     run = set(ours["method"])
     published = sorted(set(curves.runs.loc[curves.runs["source"] == PUBLISHED, "method"]) - run)
     if published:
@@ -131,6 +131,19 @@ def next_steps(
         launch = f"python sweeps/launch.py suite=all104 methods={','.join(published)} seeds=3"
         steps.append((why, launch))
     return steps
+
+
+def _series(table: pd.DataFrame) -> Iterator[tuple[str, list[str], pd.DataFrame]]:
+    """Yield method, settings and rows of each series that a command can continue or repeat."""
+    for (method, variant), own in table.groupby(["method", "variant"], sort=False):
+        settings = re.findall(r"[^\[\],]+", str(variant))[1:]
+        if all(one.partition("=")[0] in _SETTINGS for one in settings):
+            yield str(method), settings, own
+
+
+def _label(names: dict[str, str], method: str, settings: Sequence[str]) -> str:
+    """Return the label of a method, with the settings of its runs in parentheses."""
+    return names.get(method, method) + (f" ({', '.join(settings)})" if settings else "")
 
 
 def _what_was_run(curves: ScoreCurves, names: dict[str, str]) -> str:
@@ -188,25 +201,38 @@ def _certainty(tasks: pd.DataFrame, domains: pd.DataFrame) -> str:
     )
 
 
-def _continue(runs: pd.DataFrame, method: str) -> str:
-    """Return the commands that continue runs of a method with their own budgets, one per line."""
+def _continue(runs: pd.DataFrame, method: str, settings: Sequence[str]) -> str:
+    """Return the commands that continue runs of a method with their own budgets, one per line.
+
+    Args:
+        runs: the runs.
+        method: name of the method.
+        settings: settings of the runs, as arguments.
+    """
     tasks: dict[tuple[str, int | None], list[str]] = {}
-    for (task, budget), own in runs.groupby(["task", "budget"], dropna=False):
+    for (task, obs, budget), own in runs.groupby(["task", "obs", "budget"], dropna=False):
         listed = list_of_seeds(sorted(set(own["seed"])))
         until = budget_of(budget)
-        steps = None if until in (np.inf, paper_budget(task, "state")) else int(until)
+        steps = None if until in (np.inf, paper_budget(task, obs)) else int(until)
         tasks.setdefault((listed, steps), []).append(str(task))
     return "\n".join(
-        _launch(names, method, seeds, steps) for (seeds, steps), names in tasks.items()
+        _launch(names, method, settings, seeds, steps) for (seeds, steps), names in tasks.items()
     )
 
 
-def _launch(tasks: Iterable[str], method: str, seeds: str, env_steps: int | None = None) -> str:
+def _launch(
+    tasks: Iterable[str],
+    method: str,
+    settings: Sequence[str],
+    seeds: str,
+    env_steps: int | None = None,
+) -> str:
     """Return the command that runs a method on tasks.
 
     Args:
         tasks: names of the tasks.
         method: name of the method.
+        settings: settings of the runs, as arguments.
         seeds: number of seeds, or list of seeds.
         env_steps: budget; None for that of the tasks.
     """
@@ -215,7 +241,8 @@ def _launch(tasks: Iterable[str], method: str, seeds: str, env_steps: int | None
     budget = f" env_steps={env_steps}" if env_steps else ""
     more = f"  # and {len(chosen) - _MOST_TASKS} more tasks" if len(chosen) > _MOST_TASKS else ""
     command = f"python sweeps/launch.py tasks={shlex.quote(listed)} methods={method}"
-    return f"{command} seeds={seeds}{budget}{more}"
+    given = "".join(f" {shlex.quote(one)}" for one in settings)
+    return f"{command} seeds={seeds}{given}{budget}{more}"
 
 
 def _listed(values: Iterable[object]) -> str:

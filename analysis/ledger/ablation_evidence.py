@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 
@@ -21,7 +19,7 @@ from analysis.stats.ablation_claims import judge
 from analysis.stats.ablation_effects import Effect, effect_of
 from analysis.stats.ragged_curves import ScoreCurves, paper_budget
 from analysis.stats.rules import is_near
-from tdmpc2.common.system.texts import counted, size_text
+from tdmpc2.common.system.texts import counted, size_text, span_text
 
 
 def ablation(claim: AblationClaim, inputs: Inputs) -> tuple[str, list[str]]:
@@ -45,11 +43,14 @@ def ablation(claim: AblationClaim, inputs: Inputs) -> tuple[str, list[str]]:
         if effect is None:
             continue
         verdict = judge(effect.final, claim.expected)
-        seeds = min(len(effect.base.seeds), len(effect.variant.seeds))
+        seeds = (*effect.base.sizes, *effect.variant.sizes)
+        points = points_text(effect.final, effect.coverage["difference"])
         evidence.append(
             f"own runs ({base}, model size {size_text(size)}): "
-            f"{counted(len(effect.tasks), 'task')}, {max(effect.steps):,} env steps, "
-            f"{counted(seeds, 'seed')}: {points_text(effect.final)}, {verdict}"
+            f"{counted(len(effect.tasks), 'task')}, "
+            f"{span_text(min(effect.steps), max(effect.steps))} env steps, "
+            f"{span_text(min(seeds), max(seeds))} seed{'s' * (max(seeds) > 1)}: "
+            f"{points}, {verdict}"
         )
         if (base, size) != (DEFAULT, "5"):
             continue
@@ -79,8 +80,7 @@ def _effect(curves: ScoreCurves, name: str, base: str, size: str, inputs: Inputs
     sides = [np.flatnonzero(same & (curves.runs["variant"] == one)) for one in (base, variant)]
     if not all(map(len, sides)):
         return None
-    few = replace(inputs.catalog.bootstrap, reps=100)  # only Welch's interval is used
-    return effect_of(curves, sides[0], sides[1], RULE, few)[0]
+    return effect_of(curves, sides[0], sides[1], RULE, inputs.catalog.bootstrap)[0]
 
 
 def _whole(effect: Effect, tasks: tuple[str, ...]) -> bool:

@@ -135,11 +135,11 @@ def _advantage(claim: Advantage, inputs: Inputs) -> Iterator[Finding]:
         statement = f"{ours} scores higher than {theirs} on {_tasks(group, 'state')}"
         status, evidence = OPEN, []
         for source, name in ((RUNS_SOURCE, "own runs"), (PUBLISHED, "released curves")):
-            gap = inputs.lead(source, claim.method, other, group)
-            if gap is None:
+            lead = inputs.lead(source, claim.method, other, group)
+            if lead is None:
                 continue
-            low, high = gap.interval(0.95)
-            evidence.append(f"{name}: {points_text(gap)}")
+            low, high = lead[0].interval(0.95)
+            evidence.append(f"{name}: {points_text(*lead)}")
             if source == RUNS_SOURCE:
                 status = SUPPORTED if low > 0 else CONTRADICTED if high < 0 else OPEN
             elif status == OPEN and low > 0:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.stats.equivalence import Difference
-from analysis.stats.estimate_texts import bounds_text
+from analysis.stats.estimate_texts import bounds_text, coverage_text
 
 REPRODUCED = "reproduced"
 SO_FAR = "reproduced so far"
@@ -66,9 +66,14 @@ def counts(findings: Sequence[Finding]) -> dict[str, int]:
     return {status: found.count(status) for status in MEANINGS if status in found}
 
 
-def points_text(gap: Difference) -> str:
-    """Return a difference in points with its 95 % interval, or that there is none."""
+def points_text(gap: Difference, coverage: float) -> str:
+    """Return a difference in points with its 95 % interval, or that there is none.
+
+    Args:
+        gap: the difference.
+        coverage: measured coverage of the interval, which follows if it is not 95 %.
+    """
     low, high = gap.interval(0.95)
     if np.isnan(low):
         return f"{gap.value:+.1f} points, without an interval"
-    return f"{gap.value:+.1f} {bounds_text(low, high)} points"
+    return f"{gap.value:+.1f} {bounds_text(low, high)} points {coverage_text(coverage)}".rstrip()

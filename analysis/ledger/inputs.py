@@ -15,10 +15,12 @@ from analysis.figures.figure_specs import Catalog
 from analysis.figures.scaling_plots import paper_scores, scaling_spec
 from analysis.records.evaluations import ENV_STEPS, NUM_UPDATES
 from analysis.records.load import RUN_KEY, Records, load_curves, merge
+from analysis.records.precisions import in_any_precision
 from analysis.records.problems import Problem
 from analysis.records.run_folders import load_folders
 from analysis.records.sources import PUBLISHED, RUNS_SOURCE
 from analysis.stats.against_published import Comparison, compare_domains, compare_tasks
+from analysis.stats.coverage import Pools, coverage_of_differences, pools_of
 from analysis.stats.equivalence import Difference, difference, if_spread, mean_difference
 from analysis.stats.horizons import Group
 from analysis.stats.margins import DOMAIN_MARGINS, TASK_MARGIN
@@ -72,7 +74,8 @@ class Inputs:
     def exact(self) -> Records:
         """Own single-task runs at the paper's settings: nothing overridden but the precision.
 
-        The precision is part of how a result is computed, not of the algorithm.
+        These are runs from states and from pixels. The precision is part of how a result is
+        computed, not of the algorithm.
         """
         records = self.runs.select(step_unit=ENV_STEPS)
         facts = records.runs[["variant", "overrides"]].to_numpy()
@@ -81,7 +84,7 @@ class Inputs:
 
     @cached_property
     def pooled(self) -> Records:
-        """`exact`, with runs of any precision as one series per method, the default variant.
+        """`exact`, with runs of any precision as one series per method and observation type.
 
         Of runs with equal task and seed, the one that was evaluated furthest counts; of several,
         one that is completed.
@@ -91,9 +94,10 @@ class Inputs:
         runs["unfinished"] = runs["state"] != "COMPLETED"
         order = ["last", "unfinished", "variant"]
         furthest = runs.sort_values(order, ascending=[False, True, True])
-        kept = furthest.drop_duplicates([key for key in RUN_KEY if key != "variant"])
-        pooled = replace(self.exact, runs=kept.drop(columns=["last", "unfinished"])).select()
-        runs, table = (part.assign(variant=DEFAULT) for part in (pooled.runs, pooled.table))
+        again = _in_any_precision(furthest).duplicated(RUN_KEY)
+        kept = furthest[~again].drop(columns=["last", "unfinished"])
+        pooled = replace(self.exact, runs=kept).select()
+        runs, table = map(_in_any_precision, (pooled.runs, pooled.table))
         return replace(pooled, runs=runs, table=table)
 
     @cached_property
@@ -116,10 +120,12 @@ class Inputs:
             obs: observation type.
             group: tasks with their horizon.
         """
-        scores = self._scores(source, method, obs, group)
+        scores, _ = self._scores(source, method, obs, group)
         return float(np.mean([own.mean() for own in scores])) if scores else float("nan")
 
-    def lead(self, source: str, method: str, other: str, group: Group) -> Difference | None:
+    def lead(
+        self, source: str, method: str, other: str, group: Group
+    ) -> tuple[Difference, float] | None:
         """Return the difference of two methods at a group's horizon, in points, from states.
 
         Args:
@@ -129,24 +135,37 @@ class Inputs:
             group: tasks with their horizon.
 
         Returns:
-            Mean over tasks; None if a task has no score.
+            Mean over tasks, and the measured coverage of its 95 % interval; None if a task has no
+            score.
         """
-        ours, theirs = (self._scores(source, name, "state", group) for name in (method, other))
+        sides = [self._scores(source, name, "state", group) for name in (method, other)]
+        (ours, our_pools), (theirs, their_pools) = sides
         if not ours or not theirs:
             return None
-        gaps = [difference(*pair) for pair in zip(ours, theirs, strict=True)]
-        return if_spread(mean_difference(gaps))
+        both = list(zip(ours, theirs, strict=True))
+        counts = [(len(mine), len(others)) for mine, others in both]
+        pools = list(zip(our_pools, their_pools, strict=True))
+        gap = if_spread(mean_difference([difference(*pair) for pair in both]))
+        return gap, coverage_of_differences(pools, counts)
 
-    def _scores(self, source: str, method: str, obs: str, group: Group) -> list[np.ndarray]:
-        """Return the scores in points of each task, `(num_seeds,)`; empty if a task has none."""
+    def _scores(
+        self, source: str, method: str, obs: str, group: Group
+    ) -> tuple[list[np.ndarray], Pools]:
+        """Return the scores in points of each task, `(num_seeds,)`, and its last scores.
+
+        Both are empty if a task has no score.
+        """
         curves = self.curves.get((source, obs))
         if curves is None:
-            return []
+            return [], ()
         for series, selection in select(curves, group.tasks, "", []):
             values, _ = horizon_scores(curves, selection, group, RULE)
             if series[1] == method and not np.isnan(values).any():
-                return [100 * values[selection.strata == n, 0] for n in range(len(group.tasks))]
-        return []
+                until = np.array([group.steps(task) for task in selection.tasks])
+                pools = pools_of(curves, selection.rows, selection.strata, until)
+                tasks = range(len(group.tasks))
+                return [100 * values[selection.strata == n, 0] for n in tasks], pools
+        return [], ()
 
     @cached_property
     def compared(self) -> ScoreCurves | None:
@@ -221,7 +240,12 @@ def coverage(records: Records, method: str, obs: str, group: Group) -> str:
     )
 
 
+def _in_any_precision(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose variants do not state the precision."""
+    return table.assign(variant=[in_any_precision(name) for name in table["variant"]])
+
+
 def _is_exact(variant: str, overrides: Mapping[str, Any]) -> bool:
-    """Return whether a run has the paper's settings, whatever its precision."""
-    named = variant in (DEFAULT, f"{DEFAULT}[precision={overrides.get('precision')}]")
+    """Return whether a run has the paper's settings, whatever its precision and observations."""
+    named = in_any_precision(variant) in (DEFAULT, f"{DEFAULT}[obs=rgb]")
     return named and not algorithm_settings(overrides)

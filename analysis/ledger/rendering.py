@@ -13,9 +13,10 @@ INTRODUCTION = """\
 Every quantitative claim of the paper, with its status and the command whose runs would settle it.
 Statuses follow from records and the released curves. `make claims` writes this page. Scores are
 return / 10 or success in percent, averaged over tasks. Differences have 95 % intervals (Welch),
-which end at the largest possible difference, 100 points. Reproduced is the verdict of
-`reproduce.py`. The paper shows scores of single-task agents in figures; their numbers here are
-those of the released curves."""
+which end at the largest possible difference, 100 points. A percentage behind an interval is its
+coverage in simulated studies of these runs, if that is not 92 to 98 %. Reproduced is the verdict of
+`reproduce.py`, with the runs of all precisions as one series. The paper shows scores of single-task
+agents in figures; their numbers here are those of the released curves."""
 NO_CURVES = "The released curves were not given, so that no score was compared with them."
 
 

@@ -68,6 +68,17 @@ class Points:
         return Points(self.steps[own], values, self.tasks[own])
 
 
+def averaged(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the steps in ascending order without repetitions, and the mean value at each.
+
+    Args:
+        steps: `(num_points,)`, in any order.
+        values: `(num_points,)`.
+    """
+    unique, inverse, counts = np.unique(steps, return_inverse=True, return_counts=True)
+    return unique, np.bincount(inverse, values) / counts
+
+
 @dataclass(frozen=True)
 class Score:
     """Mapping from a task's published metric to the recorded metrics.

@@ -17,7 +17,7 @@ import numpy as np
 
 from analysis.records import curve_checks
 from analysis.records.csv_curves import read_curves
-from analysis.records.evaluations import SCORES
+from analysis.records.evaluations import SCORES, averaged
 from analysis.records.problems import Problem
 from analysis.records.source_options import report
 from analysis.records.sources import RESERVED
@@ -247,7 +247,10 @@ def _read_text(path: Path, source: str, problems: list[Problem]) -> list[Series]
 def _without_duplicates(
     found: Iterable[Series], path: Path, problems: list[Problem]
 ) -> Iterable[Series]:
-    """Yield the first series of each method, task and seed; name the others, and repeated steps."""
+    """Yield the first series of each method, task and seed; name the others, and repeated steps.
+
+    A repeated step gets the mean of its values.
+    """
     seen: set[tuple[str, str, int | None]] = set()
     for series in found:
         key = (series.method, series.task, series.seed)
@@ -256,15 +259,14 @@ def _without_duplicates(
             problems.append(Problem(str(path), None, what))
         elif len(series.steps):
             seen.add(key)
-            first = np.concatenate([[True], np.diff(series.steps) > 0])
-            if not first.all():
-                repeated = counted(int((~first).sum()), "value")
+            steps, values = averaged(series.steps, series.values)
+            if more := len(series.steps) - len(steps):
                 what = (
-                    f"{series.method}, {series.task}, seed {series.seed}: {repeated} of repeated "
-                    "steps left out; the first of each step is used"
+                    f"{series.method}, {series.task}, seed {series.seed}: {counted(more, 'value')} "
+                    "of repeated steps; each step has the mean of its values"
                 )
                 problems.append(Problem(str(path), None, what, "warning"))
-            yield replace(series, steps=series.steps[first], values=series.values[first])
+            yield replace(series, steps=steps, values=values)
 
 
 def report_field(problems: Sequence[Problem]) -> None:

@@ -36,14 +36,12 @@ class Sample:
         strata: task of each run as 0, 1, …, `(num_runs,)`.
         final: scores in points at the compared step, `(num_runs,)`.
         area: mean scores in points up to that step (area under the curve), `(num_runs,)`.
-        seeds: all seeds that occur.
         pools: last scores of each task, from 0 to 1, see `coverage.pools_of`.
     """
 
     strata: np.ndarray
     final: np.ndarray
     area: np.ndarray
-    seeds: tuple[int, ...]
     pools: Pools
 
     @property
@@ -227,9 +225,8 @@ def _sample(
         final.append(values[:, -1])
         area.append(_area(steps, values))
         pools += pools_of(curves, own, np.zeros(len(own), int), np.full(len(own), ends[task]))
-    seeds = curves.runs.loc[np.concatenate(list(rows.values())), "seed"]
     columns = [np.concatenate(parts) for parts in (strata, final, area)]
-    return Sample(columns[0], columns[1], columns[2], tuple(sorted(seeds.unique())), tuple(pools))
+    return Sample(columns[0], columns[1], columns[2], tuple(pools))
 
 
 def _area(steps: np.ndarray, values: np.ndarray) -> np.ndarray:

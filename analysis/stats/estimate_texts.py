@@ -29,9 +29,14 @@ def estimate_text(
     if isnan(value):
         return ""
     bounds = bounds_text(low, high, form)
-    label = NOMINAL if isnan(coverage) or not bounds else level_label(coverage)
-    parts = (f"{value:{form}}", bounds, "" if label == NOMINAL else f"({label})")
+    parts = (f"{value:{form}}", bounds, bounds and coverage_text(coverage))
     return " ".join(filter(None, parts))
+
+
+def coverage_text(coverage: float) -> str:
+    """Return the measured coverage of an interval, `(87 %)`; empty for 95 % and for NaN."""
+    label = NOMINAL if isnan(coverage) else level_label(coverage)
+    return "" if label == NOMINAL else f"({label})"
 
 
 def share_text(share: float) -> str:

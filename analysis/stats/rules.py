@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from analysis.records.evaluations import averaged
 from analysis.records.source_options import SourceOptions
 from tdmpc2.common.system.config_checks import setting
 from tdmpc2.common.system.errors import UserError, did_you_mean
@@ -51,16 +52,11 @@ class Rule:
             steps: `(num_points,)`, in the order of the file.
             values: `(num_points,)`.
         """
-        unique, first, inverse, counts = np.unique(
-            steps, return_index=True, return_inverse=True, return_counts=True
-        )
-        if len(unique) == len(steps) or self.repeats == "first":
-            return unique, values[first]
-        if self.repeats == "last":
-            last = np.zeros(len(unique), int)
-            last[inverse] = np.arange(len(steps))  # for equal indices, the last assignment wins
-            return unique, values[last]
-        return unique, np.bincount(inverse, values) / counts
+        if self.repeats == "mean":
+            return averaged(steps, values)
+        order = slice(None, None, -1 if self.repeats == "last" else 1)
+        unique, first = np.unique(steps[order], return_index=True)
+        return unique, values[order][first]
 
     def at(self, curve: Curve, wanted: np.ndarray) -> np.ndarray:
         """Return the run's values at `wanted`, NaN if the rule gives none.

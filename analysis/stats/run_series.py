@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-import numpy as np
-
-from analysis.records.evaluations import is_success
+from analysis.records.evaluations import averaged, is_success
 from analysis.records.field_results import Series
 from analysis.records.load import Records
 from analysis.records.sources import OWN_RUNS, RUNS_SOURCE
@@ -18,7 +16,7 @@ from tdmpc2.common.system.texts import size_text
 def series_of(records: Records) -> Iterator[Series]:
     """Yield the curves of single-task runs from states, with the published metric of each task.
 
-    Of evaluations at the same step, the last one is used. Names of methods contain the model size
+    A repeated step gets the mean of its values. Names of methods contain the model size
     if runs of a method and variant have several.
     """
     curves = ScoreCurves(records)
@@ -28,8 +26,7 @@ def series_of(records: Records) -> Iterator[Series]:
     for run, curve in zip(curves.runs.itertuples(), curves.curves, strict=True):
         if run.obs != "state":
             continue
-        steps, backwards = np.unique(curve.steps[::-1], return_index=True)
-        values = curve.values[::-1][backwards]
+        steps, values = averaged(curve.steps, curve.values)
         details = [] if run.variant == "default" else [str(run.variant)]
         if sizes[str(run.source), str(run.method), str(run.variant)] > 1:
             details.append(size_text(run.model_size))

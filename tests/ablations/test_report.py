@@ -141,6 +141,7 @@ def test_what_is_missing_is_said_and_the_rest_reported(
     code, table = compare(tmp_path)
     assert code == 0
     assert table.loc["no-planning", "tasks"] == "cup-catch walker-walk"
+    assert table.loc["no-planning", ["seeds_variant", "seeds_base"]].tolist() == ["2-3", 3]
     assert table.loc["no-planning", "difference"] == pytest.approx(-10.25)
     printed = capsys.readouterr().out
     assert "no-planning: dog-run: no run of the variant" in printed

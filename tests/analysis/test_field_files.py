@@ -180,13 +180,22 @@ def test_repeated_steps_are_named(tmp_path: Path) -> None:
     more = [*LINES, "sac,walker-walk,1,1000,9", "sac,walker-walk,1,0,6"]
     problems: list[Problem] = []
     (series,) = read_field(write_table(tmp_path / "x.csv", HEADER, more), problems)
-    assert series.values.tolist() == [5, 7]
+    assert series.values.tolist() == [5.5, 8]
     (problem,) = problems
     assert problem.severity == "warning"
     assert problem.what == (
-        "sac, walker-walk, seed 1: 2 values of repeated steps left out; the first of each step is "
-        "used"
+        "sac, walker-walk, seed 1: 2 values of repeated steps; each step has the mean of its values"
     )
+
+
+def test_released_curves_are_the_same_in_the_leaderboard_and_in_the_report(tmp_path: Path) -> None:
+    """`leaderboard.py` reads them as result files, the report as records."""
+    lines = ["0,1,1", "100,4,1", "50,2,1", "100,8,1"]
+    write_table(tmp_path / "paper" / "sac" / "dog-run.csv", "step,reward,seed", lines)
+    (one,) = read_field(tmp_path / "paper", [], "published")
+    (other,) = series_of(load_curves(tmp_path / "paper", "published"))
+    for series in (one, other):
+        assert (series.steps.tolist(), series.values.tolist()) == ([0, 50, 100], [1, 2, 6])
 
 
 def test_empty_names_are_refused(tmp_path: Path) -> None:

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
 import pytest
 
+from analysis import reproduce
 from analysis.figures.registry import shipped_catalog
 from analysis.ledger import findings as status
-from analysis.ledger.claims_file import Agents
+from analysis.ledger.ablation_evidence import ablation
+from analysis.ledger.claims_file import (
+    AblationClaim,
+    Advantage,
+    Agents,
+    Scores,
+    ledger_path,
+    read_ledger,
+)
 from analysis.ledger.evidence import KINDS
 from analysis.ledger.findings import Finding
 from analysis.ledger.inputs import Inputs, coverage
 from analysis.records.load import load
 from analysis.stats.horizons import Group
 from analysis.stats.margins import PAPER_UPDATES
+from tdmpc2.common.system.paths import recorded_folders
 from tests.analysis.multitask_files import write_multitask_run
 from tests.analysis.run_files import write_run
 
@@ -60,3 +75,51 @@ def test_agents_of_all_datasets_must_reproduce_a_score(tmp_path, shift, expected
         "own runs (data-a)",
         "own runs (data-b)",
     ]
+
+
+def test_recorded_verdicts_are_those_of_reproduce(tmp_path: Path, published_curves: Path) -> None:
+    """Also where `reproduce.py` keeps runs of several precisions apart."""
+    catalog = shipped_catalog()
+    inputs = Inputs.read(recorded_folders(), published_curves, catalog)
+    found = []
+    for claim in read_ledger(ledger_path()).claims:
+        for one in KINDS[Scores](claim, inputs) if isinstance(claim, Scores) else ():
+            if one.status not in (status.REPRODUCED, status.SO_FAR):
+                continue
+            method = one.command.rpartition("methods=")[2]
+            tasks = ",".join(catalog.groups[claim.group].tasks)
+            arguments = [f"published={published_curves}", f"out={tmp_path}", "recorded=true"]
+            reproduce.main([*arguments, f"methods={method}", f"tasks={tasks}"])
+            domains = pd.read_csv(tmp_path / "reproduction_domains.csv")
+            rows = domains[domains["domain"] != "all"]
+            for name, own in rows.groupby("domain"):
+                verdicts = [f"{catalog.groups[str(name)].label}: {v} (" for v in own["verdict"]]
+                assert any(text in one.evidence[0] for text in verdicts)
+            found.append(one.id)
+    assert found
+
+
+def test_an_interval_states_its_measured_coverage(tmp_path: Path) -> None:
+    """Of the 27 equally likely draws of three scores, 21 have an interval with the mean."""
+    group = Group("one", "One", ("walker-walk",), horizon=200_000)
+    catalog = shipped_catalog()
+    catalog = replace(catalog, groups={**catalog.groups, "one": group})
+    for seed, score in enumerate((600.0, 1000.0, 500.0), start=1):
+        write_run(tmp_path, {0: 0.0, 200_000: score}, seed=seed, budget=200_000)
+        write_run(tmp_path, {0: 0.0, 200_000: 0.0}, seed=seed, budget=200_000, method="sac")
+    claim = Advantage(id="best", places=(), group="one", method="tdmpc2", over=("sac",))
+    (finding,) = KINDS[Advantage](claim, Inputs.read([tmp_path], None, catalog))
+    (text,) = finding.evidence
+    assert re.fullmatch(r"own runs: \+70\.0 \[4\.\d, 100\.0\] points \(7\d %\)", text)
+
+
+def test_steps_and_seeds_of_an_ablation_are_those_of_its_tasks(tmp_path: Path) -> None:
+    for task, seeds, last in (("walker-walk", (1, 2), 4_000_000), ("cup-catch", (3, 4), 20_000)):
+        for seed in seeds:
+            facts = {"task": task, "seed": seed, "budget": last}
+            write_run(tmp_path, {0: 0.0, last: 900.0 + seed}, **facts)
+            other = {"variant": "num-q-2", "overrides": {"num_q": 2}}
+            write_run(tmp_path, {0: 0.0, last: 400.0 - seed}, **facts, **other)
+    claim = AblationClaim(id="a", places=(), flag="num-q 2", expected="lower", statement="lower")
+    _, (text,) = ablation(claim, Inputs.read([tmp_path], None, shipped_catalog()))
+    assert "2 tasks, 20,000 to 4,000,000 env steps, 2 seeds: -50.5 [" in text

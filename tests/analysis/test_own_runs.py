@@ -119,6 +119,27 @@ def test_runs_of_any_precision_are_compared_together(tmp_path: Path, released: P
     assert len(rows(run_table(inputs))) == 4
 
 
+def test_runs_from_pixels_have_rows_of_their_own(tmp_path: Path, released: Path) -> None:
+    """One seed from states and from pixels, the latter in any precision."""
+    lines = [f"{step},{0.7 * step / 200},{seed}" for step in STEPS for seed in (1, 2, 3)]
+    pixels = released / "tdmpc2-pixels" / "walker-walk.csv"
+    write_table(pixels, "step,reward,seed", lines)
+    bf16 = {"variant": "precision-bf16", "overrides": {"precision": "bf16"}}
+    for seed in (1, 2):
+        write_run(tmp_path / "runs", {0: 0.0, 100_000: 450.0 + seed}, seed=seed)
+        facts = {"obs": "rgb", "tag": "pixels", **(bf16 if seed == 2 else {})}
+        write_run(tmp_path / "runs", {0: 0.0, 100_000: 350.0 + seed}, seed=seed, **facts)
+    write_run(tmp_path / "runs", {0: 0.0, 50_000: 9.0}, obs="rgb", tag="bf16", **bf16)
+    inputs = inputs_of(tmp_path / "runs", released)
+    assert [row[::2][:2] for row in rows(verdict_table(inputs))] == [
+        ["TD-MPC2, `walker-walk`", "451, 452"],
+        ["TD-MPC2, `walker-walk` (pixels)", "351, 352"],
+    ]
+    names = [row[0] for row in rows(run_table(inputs))]
+    assert sum("(pixels)" in name for name in names) == 3
+    assert len(names) == 5
+
+
 def test_of_records_of_one_seed_that_reach_equally_far_the_finished_one_counts(
     tmp_path: Path, released: Path
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.analysis.report_files import TRAIN, content, headlines
+from tests.analysis.report_files import LATE, TRAIN, content, headlines, publish
 from tests.analysis.run_files import write_run, write_table
 
 
@@ -51,3 +51,15 @@ def test_curves_of_users_tasks_end_before_no_budget(tmp_path: Path) -> None:
             "mixed": "2 runs, from mixed: 2 tasks, 1 end before the task's full budget",
         }
         assert line == expected[name]
+
+
+def test_claims_are_judged_on_all_tasks_or_not_at_all(tmp_path: Path) -> None:
+    """Without the other tasks of a group, nothing follows from the released curves."""
+    arguments = [publish(tmp_path, "tdmpc2", LATE), f"runs={tmp_path / 'runs'}"]
+    write_run(tmp_path / "runs", {0: 5.0, 100_000: 700.0})
+    headlines(tmp_path, *arguments)
+    assert content(tmp_path)["claims"]["rows"]
+    headlines(tmp_path, *arguments, "tasks=walker-*")
+    data = content(tmp_path)
+    assert data["claims"] is None
+    assert data["facts"][-1] == "Only tasks=walker-* are shown, so no claim of the paper is judged"

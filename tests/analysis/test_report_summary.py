@@ -8,7 +8,7 @@ import pytest
 
 from tdmpc2.common.run.spec import parse_seeds
 from tests.analysis.report_files import LATE, content, headlines, publish
-from tests.analysis.run_files import write_run
+from tests.analysis.run_files import write_run, write_table
 
 LAUNCH = "python sweeps/launch.py tasks="
 
@@ -51,3 +51,32 @@ def test_the_papers_budget_is_only_stated_if_it_was_recorded(
         write_run(tmp_path / "runs", {0: 5.0, 100_000: 100.0}, seed=seed, budget=budget)
     headlines(tmp_path, f"runs={tmp_path / 'runs'}", "published=none")
     assert f"(DMControl), 2 seeds per task{text}" in content(tmp_path)["summary"]
+
+
+def test_commands_have_the_settings_of_the_runs(tmp_path: Path) -> None:
+    """Of runs from pixels, and in two precisions; none for the physics of an old version."""
+    runs = tmp_path / "runs"
+    for name in ("tdmpc2", "tdmpc2-pixels"):
+        publish(tmp_path, name, LATE)
+    lines = [f"{step},{score},{seed}" for step, score in LATE.items() for seed in (1, 2, 3)]
+    write_table(tmp_path / "paper" / "tdmpc2" / "cup-catch.csv", "step,reward,seed", lines)
+    for seed, state, budget in ((1, "COMPLETED", 100_000), (2, "INTERRUPTED", 2_000_000)):
+        facts = {"obs": "rgb", "seed": seed, "state": state, "budget": budget}
+        write_run(runs, {0: 5.0, 100_000: 300.0 * seed}, **facts)
+    for seed, tag in ((1, "fp32"), (1, "tf32"), (2, "tf32")):
+        tf32 = {"variant": "precision-tf32", "overrides": {"precision": "tf32"}}
+        facts = tf32 if tag == "tf32" else {}
+        write_run(runs, {0: 5.0, 100_000: 300.0 * seed}, seed=seed, tag=tag, **facts)
+    for seed, state in ((1, "COMPLETED"), (2, "INTERRUPTED")):
+        old = {"task": "cup-catch", "seed": seed, "state": state, "protocol": {}}
+        write_run(runs, {0: 5.0, 100_000: 300.0 * seed}, **old)
+    headlines(tmp_path, f"runs={runs}", f"published={tmp_path / 'paper'}")
+    found = content(tmp_path)["verdicts"]
+    named = {row[0] for row in found["tasks"]["rows"]}
+    assert len(named) == 4, named
+    commands = [command.partition(" methods=tdmpc2 seeds=") for _, command in found["next"]]
+    assert {first for first, *_ in commands} == {f"{LAUNCH}walker-walk"}
+    seeds = [rest.partition(" ") for *_, rest in commands]
+    assert (seeds[0][0], seeds[0][2]) == ("2,", "obs=rgb")
+    assert {rest for _, _, rest in seeds[1:]} == {"", "obs=rgb", "precision=tf32"}
+    assert "1 unfinished run of TD-MPC2 (obs=rgb):" in found["next"][0][0]
