@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from sweeps.planning.options import SweepOptions
 from sweeps.planning.request import SweepRequest
 from tdmpc2.common.interfaces import TaskEnv
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.paths import importable
 from tdmpc2.doctor import check_simulator
 from tdmpc2.envs.adapters import ADAPTERS, variable_of
 from tdmpc2.envs.factory import make_env, missing_requirement
@@ -102,6 +104,46 @@ def test_its_processes_have_their_own_packages(
     assert "/packages/of/this/python" not in environment["PYTHONPATH"]
     assert variable_of("toy") not in environment
     assert python_and_environment("metaworld")[1]["PYTHONPATH"] == "/packages/of/this/python"
+
+
+PLUGIN = """
+from dataclasses import replace
+from tdmpc2.envs.adapters import Adapter, register
+from tdmpc2.envs.tasks import TASKS
+task = replace(TASKS["toy-pointmass"], name="own-toy", domain="own", tags=frozenset({"own-suite"}))
+register(Adapter("own", "own_toy:Own", 1e-4), (task,))
+"""
+OWN = "from tdmpc2.envs.toy import PointMass\nclass Own(PointMass):\n    pass\n"
+
+
+@pytest.mark.parametrize("task", ["toy-pointmass", "own-toy"])
+def test_simulators_of_this_project_need_no_plugin_there_and_those_of_plugins_are_found(
+    task: str, tmp_path: Path
+) -> None:
+    (tmp_path / "own_plugin.py").write_text(PLUGIN)
+    (tmp_path / "own_toy.py").write_text(OWN)
+    code = (
+        "import sys; from tdmpc2.envs.factory import make_env; env = make_env(sys.argv[1], seed=0);"
+        "env.reset(); print(type(env).__name__); env.close()"
+    )
+    variables = {
+        "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}",
+        "TDMPC2_PLUGINS": "own_plugin",
+        variable_of(task.split("-")[0]): sys.executable,
+    }
+    command = [sys.executable, "-c", code, task]
+    environment = {**os.environ, **variables}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("RemoteEnv\n", "")
+
+
+def test_modules_of_users_are_found_there_but_no_installed_packages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(variable_of("gymnasium"), sys.executable)
+    monkeypatch.setenv("PYTHONPATH", "/own/folder::/lib/python3.12/site-packages/")
+    _, environment = python_and_environment("gymnasium")
+    assert environment["PYTHONPATH"] == f"{importable()}:/own/folder"
 
 
 def test_a_missing_package_is_named_with_the_command_that_installs_it(
