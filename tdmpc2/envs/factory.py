@@ -126,7 +126,7 @@ def check_render(task: Task) -> None:
     renders = ADAPTERS[task.domain].renders
     if renders is None:
         raise UserError(f"task '{task.name}' has nothing to render")
-    if renders == "vulkan" and not can_render_vulkan():
+    if renders == "vulkan" and not can_render_vulkan(task.domain):
         raise UserError(
             f"task '{task.name}' renders only on a GPU with a Vulkan driver, and none was found; "
             "train without videos (save_video=false)"

@@ -19,10 +19,11 @@ from sweeps.planning.request import SweepRequest
 from tdmpc2.common.interfaces import TaskEnv
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import importable
-from tdmpc2.doctor import check_simulator
+from tdmpc2.doctor import check_simulator, check_vulkan
 from tdmpc2.envs.adapters import ADAPTERS, variable_of
-from tdmpc2.envs.factory import make_env, missing_requirement
+from tdmpc2.envs.factory import check_render, make_env, missing_requirement
 from tdmpc2.envs.other_python import python_and_environment
+from tdmpc2.envs.rendering import can_render_vulkan
 from tdmpc2.envs.tasks import get_task
 from tdmpc2.envs.worker_process import Reader
 from tdmpc2.envs.workers import RemoteEnv, WorkerEnvs
@@ -180,6 +181,19 @@ def test_what_is_no_python_is_one_line(
         make_env("toy-pointmass", seed=0)
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_rendering_is_tried_in_the_python_of_the_simulator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here a program that succeeds with anything."""
+    can_render_vulkan.cache_clear()
+    monkeypatch.setenv(variable_of("maniskill2"), "true")
+    check_render(get_task("lift-cube"))
+    assert check_vulkan().state == "ok"
+    can_render_vulkan.cache_clear()
+    monkeypatch.setenv(variable_of("maniskill2"), str(tmp_path / "python"))
+    assert check_vulkan().found == "not checked"
 
 
 def test_what_needs_this_process_is_refused(
