@@ -15,10 +15,10 @@ from tdmpc2.common.numerics.seeding import seed_globals
 from tdmpc2.common.run.spec import RunOptions, RunSpec
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.factory import make_env
-from tdmpc2.envs.task_variants import task_of
+from tdmpc2.envs.task_variants import task_of, with_switches
 from tdmpc2.envs.tasks import get_task
 from tdmpc2.envs.workers import WorkerEnvs
-from tdmpc2.runners.setup import env_arguments, make_env_group
+from tdmpc2.runners.setup import env_arguments, make_env_group, training_envs
 from tdmpc2.runners.specs import make_spec
 
 UNSEEDED = {"seeded_resets": False}
@@ -71,6 +71,9 @@ def test_environments_that_share_the_global_generator_share_a_process():
     group = make_env_group(env_arguments(spec), 2, workers=2)
     assert not isinstance(group, WorkerEnvs)
     group.close()
+    wanted = [{**env_arguments(spec), "seed": seed} for seed in (0, 1)]
+    envs = [make_env(**arguments) for arguments in wanted]
+    assert training_envs(envs, wanted, threads=3) == envs
 
 
 def test_part_of_identity_and_name():
