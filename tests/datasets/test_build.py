@@ -197,6 +197,11 @@ LEFT_OUT: dict[str, tuple[dict[str, Any], str]] = {
         {"protocol": {"seeded_resets": False}},
         "differs from the paper's tasks (seeded_resets=false)",
     ),
+    "newer version": (
+        {"protocol": {"later": True}},
+        "differs from the paper's tasks (later=true)",
+    ),
+    "finetuned": ({"start": {"obs_dim": 17}}, "starts from a pretrained model"),
     "offline": ({"budget_unit": "num_updates"}, "trained offline, without episodes of its own"),
 }
 

@@ -101,6 +101,11 @@ def test_a_switch_that_changes_nothing_is_refused(task, task_switches, domain):
         make_spec("tdmpc2", task, 1, task_switches=task_switches)
 
 
+def test_a_switch_of_a_newer_version_is_refused():
+    with pytest.raises(UserError, match="later=True: unknown task switch"):
+        with_switches(get_task("mw-reach"), {"later": True})
+
+
 @pytest.mark.parametrize(
     ("task", "task_switches"), [("lift-cube", STOPPING), ("mw-reach", UNSEEDED)]
 )
