@@ -160,6 +160,8 @@ def test_nothing_there_and_misspelt_arguments(home: Path) -> None:
     assert "`python -m tdmpc2.envs.assets fetch ycb`" in text
     assert "assets=standin" in text
     assert "fetch faucet` and assets=official,unknown" in refusal("faucet")
+    assert "fetch ycb` for the official ones, or" in refusal("ycb", "official,unknown")
+    assert "fetch faucet`, or assets=standin" in refusal("faucet", "official,unknown")
     assert "did you mean 'standin'" in refusal("ycb", "standins")
     assert "did you mean 'faucet'" in refusal("faucets")
 
@@ -194,7 +196,7 @@ def test_an_incomplete_set_is_refused(home: Path) -> None:
 def test_the_faucets_are_those_that_maniskill2_lists() -> None:
     listed = "assets/partnet_mobility/meta/info_faucet_train.json"
     names = json.loads((package_folder("mani_skill2") / listed).read_text())
-    assert official.FAUCETS == tuple(sorted(names))
+    assert tuple(sorted(names)) == official.FAUCETS
 
 
 def test_some_of_the_benchmarks_faucets_are_not_all(home: Path) -> None:
