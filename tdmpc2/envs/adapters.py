@@ -200,11 +200,14 @@ def register(adapter: Adapter, tasks: Sequence[Task]) -> None:
     require(probe in (None, *names), f"{where}: the probe '{probe}' is not its task")
     installed = bool(adapter.install) or not (adapter.packages or probe)
     require(installed, f"{where}: no command installs it; set install='pip install …'")
+    task_names = {*known, *ALIASES, *names}
     for task in tasks:
         text = f"{where}: task '{task.name}'"
         require(task.domain == domain, f"{text} has domain='{task.domain}', not '{domain}'")
-        taken = task.name in known or task.name in ALIASES or names.count(task.name) > 1
+        taken = task.name in {*known, *ALIASES, *SUITES.registered()} or names.count(task.name) > 1
         require(not taken, f"{text}: the name is taken; choose another name")
+        same = ", ".join(sorted(task.tags & task_names))
+        require(not same, f"{text}: the tag {same} is the name of a task; use other tags")
         fixed = ", ".join(sorted(task.tags & PAPER_SUITES))
         require(not fixed, f"{text}: the tasks of suite {fixed} are fixed; use other tags")
     ADAPTERS.add(domain, adapter)
