@@ -51,7 +51,8 @@ def episode(env: TaskEnv) -> list[np.ndarray]:
     found = []
     state = env.generator_state()
     for _ in range(2):
-        found.append(env.reset()[0])
+        obs, info = env.reset()
+        found += [obs, np.array([info["success"], info["success_ever"]])]
         for _ in range(4):
             obs, reward, terminated, truncated, info = env.step(env.action_space.high)
             found += [obs, np.array([reward, terminated, truncated, info["success"]])]
