@@ -201,7 +201,7 @@ def _adapter_class(task: Task, adapter: Adapter) -> Any:
         return load_object(what, f"{module}:{name}")  # says what to do
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package in adapter.packages:
+        if package in adapter.top_level:
             raise UserError(f"task '{task.name}' {adapter.how_to_install(package)}") from error
         if package in OURS:
             raise

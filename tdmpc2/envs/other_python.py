@@ -109,7 +109,7 @@ def _facts(adapter: Adapter) -> tuple[list[str], dict[str, str | None]]:
     """Return the missing packages of a simulator, and the versions of `versions_elsewhere`."""
     python = str(other_python(adapter.domain))
     missing, version, versions = _ask(
-        adapter.domain, python, adapter.packages, adapter.distributions
+        adapter.domain, python, adapter.top_level, adapter.distributions
     )
     return missing, {**versions, f"python ({adapter.domain})": version}
 

@@ -232,6 +232,12 @@ def test_registrations_that_do_not_fit_are_refused(
     assert (list(ADAPTERS), list(TASKS), dict(SUITES)) == before
 
 
+def test_a_missing_package_is_found_by_its_top_level_name() -> None:
+    changes = {"packages": ("numpy.random", "no_such.core"), "install": "pip install no-such"}
+    adapter = dataclasses.replace(MINE, **changes)
+    assert adapter.missing_package() == "no_such"
+
+
 class NoEnv:
     """A class that is no environment."""
 
