@@ -53,7 +53,7 @@ def inspect_dataset(options: InspectOptions) -> None:
         raise UserError(f"{options.csv}: already exists; choose another csv=")
     names = dataset.tasks
     if options.task is not None:
-        names = tuple(task.name for task in chosen_tasks(None, options.task))
+        names = tuple(task.name for task in chosen_tasks(None, options.task, "task"))
     num_rows = sum(shard.num_rows for name in names for shard in dataset.shards(name))
     with tqdm(total=num_rows, unit=" rows", unit_scale=True, leave=False, disable=None) as bar:
         rows = [summarize(dataset, name, bar.update) for name in names]

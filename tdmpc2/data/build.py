@@ -73,16 +73,21 @@ def build(options: BuildOptions, say: Callable[[str], None] = print) -> Dataset:
         return writer.finish({"command": "build", "sources": [run.facts() for run in runs]})
 
 
-def chosen_tasks(suite: str | None, tasks: str | None) -> tuple[Task, ...]:
+def chosen_tasks(suite: str | None, tasks: str | None, option: str = "tasks") -> tuple[Task, ...]:
     """Return the tasks of a suite, or of a comma-separated list.
+
+    Args:
+        suite: name of the suite; None for the list.
+        tasks: the list.
+        option: option that the list is the value of, for messages.
 
     Raises:
         UserError: a task is unknown, named twice or a Gymnasium environment, or the list is empty.
     """
     if suite is not None:
         return get_suite(suite)
-    refuse_own_tasks(tasks or "", "tasks")
-    return list_tasks(tasks or "")
+    refuse_own_tasks(tasks or "", option)
+    return list_tasks(tasks or "", option)
 
 
 def _check_complete(found: Found, options: BuildOptions) -> None:

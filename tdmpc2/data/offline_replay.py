@@ -41,7 +41,8 @@ class OfflineReplay:
         generator: generator for sampling (on the CPU).
 
     Raises:
-        UserError: the dataset lacks a task, or a task has no episode of at least L transitions.
+        UserError: the dataset lacks a task, a task has no episode of at least L transitions, or the
+            file of episodes of a shard is damaged.
         ValueError: no tasks, a task twice, or a task that exceeds `obs_dim` or `action_dim`.
     """
 

@@ -14,6 +14,8 @@ from tdmpc2.common.system.file_errors import is_unknown, unreadable
 from tdmpc2.data.rows import DTYPES, HEADER_BYTES, first_fault, last_rows
 
 _BLOCK_BYTES = 1 << 24
+_CHANGED = "its checksum differs from the manifest: the file is damaged or was changed"
+_ADVICE = "restore it, or build the dataset again"
 
 
 @dataclass(frozen=True)
@@ -68,13 +70,23 @@ class Shard:
         return _mapped(self.path, shape, np.dtype(self.dtype))
 
     def episodes(self) -> np.ndarray:
-        """Return memory-mapped `(num_episodes, 2)` int32: length T, and 1 if terminated, else 0."""
+        """Return memory-mapped `(num_episodes, 2)` int32: length T, and 1 if terminated, else 0.
+
+        Raises:
+            UserError: the file differs from its checksum in the manifest, or cannot be read.
+        """
+        episodes = self._episodes()
+        if sha256_of(self.episodes_path) != self.episodes_sha256:
+            raise UserError(f"{self.episodes_path}: {_CHANGED}; {_ADVICE}")
+        return episodes
+
+    def _episodes(self) -> np.ndarray:
         return _mapped(self.episodes_path, (self.num_episodes, 2), np.dtype(np.int32))
 
     def faults(self) -> list[str]:
         """Read both files completely and return a line for each fault."""
         faults = [
-            f"{path}: its checksum differs from the manifest: the file is damaged or was changed"
+            f"{path}: {_CHANGED}"
             for path, sha256 in (
                 (self.path, self.sha256),
                 (self.episodes_path, self.episodes_sha256),
@@ -89,7 +101,7 @@ class Shard:
 
     def _first_fault(self) -> str | None:
         """Return a description of the first invalid value, or None."""
-        episodes = np.asarray(self.episodes())
+        episodes = np.asarray(self._episodes())
         lengths, terminated = episodes.T
         for bad, text in (
             (lengths < 1, "has no transition"),
@@ -122,7 +134,6 @@ def check_files(shard: Shard) -> None:
     """
     if shard.dtype not in DTYPES:
         raise ValueError(f"dtype {shard.dtype}")
-    advice = "restore it, or build the dataset again"
     for path, size in shard.sizes.items():
         try:
             found = path.stat().st_size if path.is_file() else None
@@ -130,12 +141,12 @@ def check_files(shard: Shard) -> None:
             if is_unknown(error):
                 failure = unreadable(path, error)
                 raise failure from None
-            raise UserError(f"{path}: cannot be read ({error.strerror}); {advice}") from None
+            raise UserError(f"{path}: cannot be read ({error.strerror}); {_ADVICE}") from None
         if found is None:
-            raise UserError(f"{path}: missing; {advice}")
+            raise UserError(f"{path}: missing; {_ADVICE}")
         if found != size:
             raise UserError(
-                f"{path}: {found:,} bytes instead of {size:,}: incomplete or damaged; {advice}"
+                f"{path}: {found:,} bytes instead of {size:,}: incomplete or damaged; {_ADVICE}"
             )
 
 

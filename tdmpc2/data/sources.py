@@ -162,6 +162,8 @@ def _usable(directory: Path, spec: Mapping[str, Any]) -> SourceRun | str:
     """Return the run, or the reason why it cannot be used."""
     if spec.get("budget_unit", "env_steps") != "env_steps":
         return "trained offline, without episodes of its own"
+    if spec.get("start"):
+        return "starts from a pretrained model"
     if spec.get("obs", "state") != "state":
         return f"its observations are {spec['obs']}, not states"
     if spec.get("assets") not in (None, "official"):

@@ -111,7 +111,7 @@ def summarize(
 def origin(dataset: Dataset) -> list[str]:
     """Return lines that describe the sources of a dataset."""
     provenance = dataset.manifest["provenance"]
-    made = f"{provenance['created']}, version {provenance['version']}"
+    made = f"{provenance['created']}, version {provenance['version'] or 'unknown'}"
     if provenance["commit"]:
         made += f", commit {provenance['commit'][:12]}"
     if provenance.get("command") == "convert":

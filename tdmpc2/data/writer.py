@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tdmpc2.common.run.lock import Lease
+from tdmpc2.common.run.provenance import installed_version
 from tdmpc2.common.run.source_version import git_commit
 from tdmpc2.common.system.atomic_files import full_disk, read_json, remove_leftovers, write_json
 from tdmpc2.common.system.errors import UserError
@@ -146,7 +146,7 @@ class DatasetWriter:
             "provenance": {
                 **provenance,
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                "version": importlib.metadata.version(DISTRIBUTION),
+                "version": installed_version(DISTRIBUTION),
                 "commit": git_commit(),
             },
         }

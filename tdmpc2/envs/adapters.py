@@ -43,7 +43,7 @@ class Adapter:
             with `(task, seed=seed, render=render)`, and with `assets=` for tasks that need models.
         seconds_per_decision: typical time of a decision on one CPU core, for cost estimates;
             `benchmarks/environments.py` measures it.
-        packages: modules that must be importable.
+        packages: modules that must be importable; of `mysim.core`, `mysim` is looked for.
         distributions: distributions whose versions decide results; recorded with each run.
         install: command that installs the packages; needed with `packages` or `probe`.
         newest_python: newest Python version that the packages support; None if not limited.
@@ -73,6 +73,11 @@ class Adapter:
         """Whether the environment class belongs to this project."""
         return self.target.partition(":")[0].partition(".")[0] in PACKAGES
 
+    @property
+    def top_level(self) -> tuple[str, ...]:
+        """The packages without their submodules, which cannot be found without an import."""
+        return tuple(dict.fromkeys(name.partition(".")[0] for name in self.packages))
+
     def unsupported(self) -> str:
         """Return for what the packages have no release, and what to use instead, or ""."""
         if self.platforms and this_platform() not in self.platforms:
@@ -87,7 +92,7 @@ class Adapter:
 
     def missing_package(self) -> str | None:
         """Return the first package that is not installed, or None; nothing is imported."""
-        return next((p for p in self.packages if importlib.util.find_spec(p) is None), None)
+        return next((p for p in self.top_level if importlib.util.find_spec(p) is None), None)
 
     def how_to_install(self, package: str) -> str:
         """Return the end of an error message: a package is missing, and what installs it."""
@@ -200,11 +205,14 @@ def register(adapter: Adapter, tasks: Sequence[Task]) -> None:
     require(probe in (None, *names), f"{where}: the probe '{probe}' is not its task")
     installed = bool(adapter.install) or not (adapter.packages or probe)
     require(installed, f"{where}: no command installs it; set install='pip install …'")
+    task_names = {*known, *ALIASES, *names}
     for task in tasks:
         text = f"{where}: task '{task.name}'"
         require(task.domain == domain, f"{text} has domain='{task.domain}', not '{domain}'")
-        taken = task.name in known or task.name in ALIASES or names.count(task.name) > 1
+        taken = task.name in {*known, *ALIASES, *SUITES.registered()} or names.count(task.name) > 1
         require(not taken, f"{text}: the name is taken; choose another name")
+        same = ", ".join(sorted(task.tags & task_names))
+        require(not same, f"{text}: the tag {same} is the name of a task; use other tags")
         fixed = ", ".join(sorted(task.tags & PAPER_SUITES))
         require(not fixed, f"{text}: the tasks of suite {fixed} are fixed; use other tags")
     ADAPTERS.add(domain, adapter)

@@ -126,7 +126,7 @@ def check_render(task: Task) -> None:
     renders = ADAPTERS[task.domain].renders
     if renders is None:
         raise UserError(f"task '{task.name}' has nothing to render")
-    if renders == "vulkan" and not can_render_vulkan():
+    if renders == "vulkan" and not can_render_vulkan(task.domain):
         raise UserError(
             f"task '{task.name}' renders only on a GPU with a Vulkan driver, and none was found; "
             "train without videos (save_video=false)"
@@ -201,7 +201,7 @@ def _adapter_class(task: Task, adapter: Adapter) -> Any:
         return load_object(what, f"{module}:{name}")  # says what to do
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package in adapter.packages:
+        if package in adapter.top_level:
             raise UserError(f"task '{task.name}' {adapter.how_to_install(package)}") from error
         if package in OURS:
             raise

@@ -121,7 +121,7 @@ class GymnasiumEnv(DecisionEnv):
     Every episode therefore depends on the state of that generator alone, in any environment whose
     randomness is controlled by `reset(seed=)`. Actions in [-1, 1] are rescaled to the environment's
     bounds. The time limit is that of the task instead of the environment's. Success is read from
-    `info` (`task.success_key`, or `is_success`).
+    `info`: `task.success_key`; if that is one of `SUCCESS_KEYS`, the other one where it is missing.
 
     Args:
         task: a task of `gymnasium_tasks`.
@@ -206,7 +206,7 @@ class GymnasiumEnv(DecisionEnv):
         if not isinstance(info, Mapping):
             raise ReturnedError(f"an info of type {type(info).__name__}, not a dict")
         own = self.task.success_key
-        for key in SUCCESS_KEYS if own in SUCCESS_KEYS else (own,):
+        for key in (own, *SUCCESS_KEYS) if own in SUCCESS_KEYS else (own,):
             if info.get(key) is not None:
                 return success_of(info[key], f"info['{key}']")
         if self.task.metric == "success" or own not in SUCCESS_KEYS:

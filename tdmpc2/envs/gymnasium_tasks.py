@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 from tdmpc2.common.system.config_checks import require
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.envs.probing import ask
-from tdmpc2.envs.tasks import ALIASES, TASKS, Task
+from tdmpc2.envs.tasks import ALIASES, SUITES, TASKS, Task
 
 DOMAIN = "gymnasium"
 VARIABLE = "TDMPC2_TASKS"
@@ -163,8 +163,8 @@ def _check_table(name: str, table: Any, where: str) -> None:
         name.replace("-", "").replace("_", "").isalnum() and name.isascii(),
         f"{where}: names may contain only letters, digits, - and _",
     )
-    taken = name in TASKS or name in ALIASES
-    require(not taken, f"{where}: the name is taken by a task of this suite; choose another name")
+    for known, what in ((TASKS, "task"), (ALIASES, "task"), (SUITES, "suite")):
+        require(name not in known, f"{where}: a {what} has this name; choose another name")
     for key, value in table.items():
         require(key in FIELDS, f"{where}: unknown field '{key}'{did_you_mean(key, FIELDS)}")
         fits = type(value) is FIELDS[key] and (type(value) is not int or value > 0)

@@ -12,10 +12,13 @@ import shutil
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+from tdmpc2.common.system import plugins
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import importable
+from tdmpc2.common.system.user_code import INSTALLED
 from tdmpc2.envs.adapters import ADAPTERS, Adapter, variable_of
 
 _FACTS = """
@@ -59,10 +62,15 @@ def python_and_environment(domain: str | None) -> tuple[str, dict[str, str]]:
     """
     if domain is None or (python := other_python(domain)) is None:
         return sys.executable, dict(os.environ)
-    # PYTHONPATH may hold packages of this Python. The other one imports this code and its own.
-    unwanted = (variable_of(domain), "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+    unwanted = [variable_of(domain), "PYTHONHOME", "VIRTUAL_ENV"]
+    folders = [str(importable())]
+    if ADAPTERS[domain].of_this_project and domain != "gymnasium":
+        unwanted.append(plugins.VARIABLE)  # they may be importable in this Python only
+    else:  # the environments of a user's module; installed packages are those of this Python
+        own = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+        folders += [folder for folder in own if Path(folder).name not in INSTALLED]
     kept = {name: value for name, value in os.environ.items() if name not in unwanted}
-    return python, {**kept, "PYTHONPATH": str(importable())}
+    return python, {**kept, "PYTHONPATH": os.pathsep.join(folders)}
 
 
 def missing_there(adapter: Adapter) -> str:
@@ -101,7 +109,7 @@ def _facts(adapter: Adapter) -> tuple[list[str], dict[str, str | None]]:
     """Return the missing packages of a simulator, and the versions of `versions_elsewhere`."""
     python = str(other_python(adapter.domain))
     missing, version, versions = _ask(
-        adapter.domain, python, adapter.packages, adapter.distributions
+        adapter.domain, python, adapter.top_level, adapter.distributions
     )
     return missing, {**versions, f"python ({adapter.domain})": version}
 

@@ -10,6 +10,7 @@ import sys
 
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.memory_errors import out_of_memory
+from tdmpc2.envs.other_python import python_and_environment
 
 VARIABLE = "MUJOCO_GL"
 BACKENDS = ("egl", "osmesa")
@@ -118,11 +119,16 @@ def can_render(backend: str) -> bool:
 
 
 @functools.cache
-def can_render_vulkan() -> bool:
-    """Return whether SAPIEN can render here (takes some seconds, once per process)."""
-    return _succeeds(_VULKAN_PROBE, dict(os.environ))
+def can_render_vulkan(domain: str) -> bool:
+    """Return whether SAPIEN can render in the Python of a domain (takes some seconds, once).
+
+    Raises:
+        UserError: the variable of the domain names no program.
+    """
+    python, env = python_and_environment(domain)
+    return _succeeds(_VULKAN_PROBE, env, python)
 
 
-def _succeeds(code: str, env: dict[str, str]) -> bool:
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True)
+def _succeeds(code: str, env: dict[str, str], python: str = sys.executable) -> bool:
+    done = subprocess.run([python, "-c", code], env=env, capture_output=True)
     return done.returncode == 0

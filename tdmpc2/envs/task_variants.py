@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tdmpc2.common.run.spec import RunSpec
-from tdmpc2.common.system.config_checks import Settings, setting
+from tdmpc2.common.system.config_checks import Settings, require, setting
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.physics import Physics, repairs_of
 from tdmpc2.envs.tasks import Task, get_task
@@ -81,8 +81,8 @@ def switches_of(values: Mapping[str, bool | str], *tasks: Task) -> Switches:
 
 
 def departures(switches: Switches) -> Switches:
-    """Return the recorded switches that differ from the paper's."""
-    return tuple((k, v) for k, v in switches if v != getattr(PAPER, k))
+    """Return the recorded switches that differ from the paper's; unknown ones do."""
+    return tuple((k, v) for k, v in switches if k not in NAMES or v != getattr(PAPER, k))
 
 
 def task_of(spec: RunSpec) -> Task:
@@ -114,7 +114,13 @@ def with_switches(task: Task, switches: Mapping[str, Any]) -> Task:
     Args:
         task: row of the task table.
         switches: fields of `TaskSwitches`.
+
+    Raises:
+        UserError: a switch is unknown, e.g. as a newer version recorded it, or its value is.
     """
+    for name, value in switches.items():
+        known = name in NAMES
+        require(known, f"{name}={value}: unknown task switch; use the version that wrote it")
     chosen = TaskSwitches(**switches)
     return dataclasses.replace(
         task,

@@ -75,15 +75,20 @@ def _do(envs: dict[int, SerialEnvs], command: str, i: int, argument: Any) -> Any
         return envs[i].render(0)
     env = envs[i].envs[0]
     if command == "restart":
-        return env.reset(seed=argument)[0]
+        obs, info = env.reset(seed=argument)
+        return obs, _successes(info)
     if command == "full_step":
         obs, reward, terminated, truncated, info = env.step(argument)
-        successes = {name: info[name] for name in ("success", "success_ever")}
-        return obs, reward, terminated, truncated, successes
+        return obs, reward, terminated, truncated, _successes(info)
     if command == "generator_state":
         return env.generator_state()
     assert command == "set_generator_state"
     return env.set_generator_state(argument)
+
+
+def _successes(info: dict[str, Any]) -> dict[str, Any]:
+    """Return the entries of an info that every process can read; others may be of the simulator."""
+    return {name: info[name] for name in ("success", "success_ever") if name in info}
 
 
 class Reader(pickle.Unpickler):

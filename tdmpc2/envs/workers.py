@@ -134,8 +134,8 @@ class RemoteEnv(TaskEnv):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """See `TaskEnv`; the `info` is empty."""
-        return self._call("restart", seed), {}
+        """See `TaskEnv`; the `info` has only `success` and `success_ever`."""
+        return self._call("restart", seed)
 
     def begin_step(
         self, action: np.ndarray

@@ -97,13 +97,16 @@ def training_envs(
 ) -> list[TaskEnv]:
     """Return the training environments; several are moved to processes if there are enough cores.
 
+    Those that use NumPy's global generator stay in this process, which seeds and saves it.
+
     Args:
         envs: environments in this process; closed if they are replaced by remote ones.
         wanted: arguments of `make_env` for each environment.
         threads: number of cores that this process may use; None for all usable ones.
     """
     elsewhere = all(isinstance(env, RemoteEnv) for env in envs)
-    if len(envs) == 1 or elsewhere or (threads or usable_cores()) <= len(envs):
+    unseeded = any(not arguments["task"].seeded_resets for arguments in wanted)
+    if len(envs) == 1 or elsewhere or unseeded or (threads or usable_cores()) <= len(envs):
         return list(envs)
     remote: list[TaskEnv] = []
     with contextlib.ExitStack() as stack:  # closes the first ones if a later one cannot be made

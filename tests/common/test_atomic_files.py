@@ -16,6 +16,7 @@ from tdmpc2.common.system.atomic_files import (
     cannot_write,
     full_disk,
     lacks_space,
+    put_in_place,
     read_json,
     remove_leftovers,
     sha256_of,
@@ -93,6 +94,16 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     remove_leftovers(tmp_path, tmp_path / "no such folder")
     assert {path.name for path in tmp_path.iterdir()} == {"kept.tmp", ".kept", "kept.json"}
+
+
+def test_the_first_folder_to_be_finished_stays(tmp_path: Path) -> None:
+    target = tmp_path / "set"
+    with put_in_place(target, "") as slow:
+        (slow / "mark").write_text("slow")
+        with put_in_place(target, "") as fast:
+            (fast / "mark").write_text("fast")
+    assert (target / "mark").read_text() == "fast"
+    assert os.listdir(tmp_path) == ["set"]
 
 
 def test_checksum(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from tdmpc2.data.build import build
 from tdmpc2.data.dataset import Dataset
 from tdmpc2.data.offline_replay import OfflineReplay
 from tdmpc2.data.options import BuildOptions
+from tdmpc2.data.summary import origin
 from tdmpc2.envs.tasks import get_task
 from tests.datasets.helpers import (
     TWO,
@@ -121,6 +122,15 @@ def test_provenance_names_the_runs(trained: Path, tmp_path: Path) -> None:
         assert (source["task"], source["seed"], source["env_steps"]) == (task, 3, reached)
 
 
+def test_the_version_is_unknown_where_the_package_is_not_installed(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For example a checkout in `PYTHONPATH`."""
+    monkeypatch.setattr(writer_module, "DISTRIBUTION", "no-such-distribution")
+    (made, *_) = origin(build(options(tmp_path)))
+    assert ", version unknown" in made
+
+
 # --- what is copied ------------------------------------------------------------------
 
 
@@ -197,6 +207,11 @@ LEFT_OUT: dict[str, tuple[dict[str, Any], str]] = {
         {"protocol": {"seeded_resets": False}},
         "differs from the paper's tasks (seeded_resets=false)",
     ),
+    "newer version": (
+        {"protocol": {"later": True}},
+        "differs from the paper's tasks (later=true)",
+    ),
+    "finetuned": ({"start": {"obs_dim": 17}}, "starts from a pretrained model"),
     "offline": ({"budget_unit": "num_updates"}, "trained offline, without episodes of its own"),
 }
 

@@ -174,9 +174,14 @@ def test_inspect_of_some_tasks(command: Run, tmp_path: Path) -> None:
     done = command("inspect", f"data={dataset.folder}", f"task={FOUR[2]},{FOUR[0]}")
     shown = [line.split()[0] for line in done.out.splitlines()[-2:]]
     assert shown == [FOUR[2], FOUR[0]]
-    done = command("inspect", f"data={dataset.folder}", "task=cup-catch")
-    assert (done.code, done.out) == (2, "")
-    assert "has no task 'cup-catch'" in done.err
+    for text, message in (
+        ("cup-catch", "has no task 'cup-catch'"),
+        (",", "error: task=,: no task; give a list"),
+        ("gym:X", "error: task=gym:X: datasets and"),
+    ):
+        done = command("inspect", f"data={dataset.folder}", f"task={text}")
+        assert (done.code, done.out) == (2, "")
+        assert message in done.err
 
 
 def test_histograms() -> None:

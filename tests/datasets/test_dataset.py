@@ -13,8 +13,10 @@ import pytest
 
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.data.dataset import Dataset
+from tdmpc2.data.offline_replay import OfflineReplay
 from tdmpc2.data.rows import HEADER_BYTES, assemble, first_fault, last_rows, npy_header
-from tests.datasets.helpers import FOUR, episode, four_tasks, make_dataset
+from tdmpc2.data.summary import summarize
+from tests.datasets.helpers import FOUR, episode, four_tasks, generator, make_dataset
 
 
 @pytest.fixture
@@ -187,6 +189,19 @@ def test_one_flipped_bit_is_named(folder: Path) -> None:
     overwrite(shard.path, position, bytes([shard.path.read_bytes()[position] ^ 1]))
     (fault,) = faults(folder)
     assert fault.startswith(f"{shard.path}: its checksum differs from the manifest")
+
+
+def test_changed_episodes_are_used_nowhere(folder: Path) -> None:
+    """A longer episode would move the borders of the others, or exceed the rows."""
+    dataset = Dataset.open(folder)
+    shard = dataset.all_shards[0]
+    overwrite(shard.episodes_path, HEADER_BYTES, bytes([shard.episodes()[0, 0] ^ 2]))
+    for read in (
+        lambda: summarize(dataset, shard.task),
+        lambda: OfflineReplay(dataset, [shard.task], 1, 24, 6, generator=generator()),
+    ):
+        with pytest.raises(UserError, match=f"{shard.episodes_path}: its checksum differs"):
+            read()
 
 
 def test_a_damaged_header_is_named(folder: Path) -> None:

@@ -178,6 +178,7 @@ def test_nothing_of_the_rows_is_held(tmp_path: Path) -> None:
     many = make_dataset(tmp_path / "many", {FOUR[0]: [episode(FOUR[0], 1, 120)]})
 
     def held(one: OfflineReplay) -> int:
+        assert all(isinstance(source.rows.base, np.memmap) for source in one._sources)
         return sum(x.nbytes for x in vars(one).values() if isinstance(x, np.ndarray))
 
     assert held(make_replay(few, FOUR[:1])) == held(make_replay(many, FOUR[:1]))

@@ -207,6 +207,8 @@ def mine(**changes: Any) -> Task:
         ({}, [mine(domain="toy")], "task 'mine-reach' has domain='toy', not 'mine'"),
         ({}, [mine(name="walker-walk")], "task 'walker-walk': the name is taken"),
         ({}, [mine(name="myo-reach")], "task 'myo-reach': the name is taken"),
+        ({}, [mine(name="custom")], "task 'custom': the name is taken"),
+        ({}, [mine(tags=frozenset({"mine-reach"}))], "tag mine-reach is the name of a task"),
         ({}, [mine(), mine(obs_dim=3)], "task 'mine-reach': the name is taken"),
         ({}, mine(), "tasks must be a tuple of Task, not Task"),
         ({"target": "my_module.Env"}, [mine()], "target='my_module.Env' must be written as"),
@@ -228,6 +230,12 @@ def test_registrations_that_do_not_fit_are_refused(
         register(dataclasses.replace(MINE, **adapter), tasks)
     assert message in str(error.value)
     assert (list(ADAPTERS), list(TASKS), dict(SUITES)) == before
+
+
+def test_a_missing_package_is_found_by_its_top_level_name() -> None:
+    changes = {"packages": ("numpy.random", "no_such.core"), "install": "pip install no-such"}
+    adapter = dataclasses.replace(MINE, **changes)
+    assert adapter.missing_package() == "no_such"
 
 
 class NoEnv:

@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tdmpc2.common.system.atomic_files import put_in_place, sha256_of
+from tdmpc2.common.system.atomic_files import sha256_of
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.assets import AssetSet, find_assets, official
 from tdmpc2.envs.assets.__main__ import main
 from tdmpc2.envs.assets.asset_set import KINDS, fingerprint_of, read_set
 from tdmpc2.envs.assets.faucets import write_standins
 from tdmpc2.envs.assets.fetch import fetch
+from tdmpc2.envs.assets.folders import package_folder
 from tdmpc2.envs.assets.mesh import convex_hull
 
 COMMAND = (sys.executable, "-m", "tdmpc2.envs.assets")
@@ -159,6 +160,8 @@ def test_nothing_there_and_misspelt_arguments(home: Path) -> None:
     assert "`python -m tdmpc2.envs.assets fetch ycb`" in text
     assert "assets=standin" in text
     assert "fetch faucet` and assets=official,unknown" in refusal("faucet")
+    assert "fetch ycb` for the official ones, or" in refusal("ycb", "official,unknown")
+    assert "fetch faucet`, or assets=standin" in refusal("faucet", "official,unknown")
     assert "did you mean 'standin'" in refusal("ycb", "standins")
     assert "did you mean 'faucet'" in refusal("faucets")
 
@@ -190,6 +193,12 @@ def test_an_incomplete_set_is_refused(home: Path) -> None:
     assert "info_pick_v0.json: missing" in refusal("ycb", "unknown")
 
 
+def test_the_faucets_are_those_that_maniskill2_lists() -> None:
+    listed = "assets/partnet_mobility/meta/info_faucet_train.json"
+    names = json.loads((package_folder("mani_skill2") / listed).read_text())
+    assert tuple(sorted(names)) == official.FAUCETS
+
+
 def test_some_of_the_benchmarks_faucets_are_not_all(home: Path) -> None:
     (home / "partnet_mobility" / "dataset" / "5001").mkdir(parents=True)
     message = refusal("faucet", "unknown")
@@ -206,16 +215,6 @@ def test_standins_are_the_known_ones_and_found(
     assert (found.source, found.folder) == ("standin", built)
     assert len(found.models) == {"ycb": 10, "faucet": 2}[kind]
     assert all(Path(path).exists() for path in found.kwargs.values() if os.path.isabs(path))
-
-
-def test_the_first_to_finish_stays(tmp_path: Path) -> None:
-    target = tmp_path / "set"
-    with put_in_place(target, "") as slow:
-        (slow / "mark").write_text("slow")
-        with put_in_place(target, "") as fast:
-            (fast / "mark").write_text("fast")
-    assert (target / "mark").read_text() == "fast"
-    assert os.listdir(tmp_path) == ["set"]
 
 
 def test_faucets_are_built_alike_to_the_byte(tmp_path: Path) -> None:
@@ -314,8 +313,10 @@ def test_members_that_leave_their_folder_are_refused(
 
 
 def test_faucets_have_no_stated_checksum_and_stay_unknown(
-    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where ManiSkill2 is installed for another Python."""
+    monkeypatch.setitem(sys.modules, "mani_skill2", None)
     zips = tmp_path / "zips"
     zips.mkdir()
     with pytest.raises(UserError, match=r"5000\.zip: no such file"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -17,10 +18,12 @@ from sweeps.planning.options import SweepOptions
 from sweeps.planning.request import SweepRequest
 from tdmpc2.common.interfaces import TaskEnv
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.doctor import check_simulator
+from tdmpc2.common.system.paths import importable
+from tdmpc2.doctor import check_simulator, check_vulkan
 from tdmpc2.envs.adapters import ADAPTERS, variable_of
-from tdmpc2.envs.factory import make_env, missing_requirement
+from tdmpc2.envs.factory import check_render, make_env, missing_requirement
 from tdmpc2.envs.other_python import python_and_environment
+from tdmpc2.envs.rendering import can_render_vulkan
 from tdmpc2.envs.tasks import get_task
 from tdmpc2.envs.worker_process import Reader
 from tdmpc2.envs.workers import RemoteEnv, WorkerEnvs
@@ -48,7 +51,8 @@ def episode(env: TaskEnv) -> list[np.ndarray]:
     found = []
     state = env.generator_state()
     for _ in range(2):
-        found.append(env.reset()[0])
+        obs, info = env.reset()
+        found += [obs, np.array([info["success"], info["success_ever"]])]
         for _ in range(4):
             obs, reward, terminated, truncated, info = env.step(env.action_space.high)
             found += [obs, np.array([reward, terminated, truncated, info["success"]])]
@@ -104,6 +108,46 @@ def test_its_processes_have_their_own_packages(
     assert python_and_environment("metaworld")[1]["PYTHONPATH"] == "/packages/of/this/python"
 
 
+PLUGIN = """
+from dataclasses import replace
+from tdmpc2.envs.adapters import Adapter, register
+from tdmpc2.envs.tasks import TASKS
+task = replace(TASKS["toy-pointmass"], name="own-toy", domain="own", tags=frozenset({"own-suite"}))
+register(Adapter("own", "own_toy:Own", 1e-4), (task,))
+"""
+OWN = "from tdmpc2.envs.toy import PointMass\nclass Own(PointMass):\n    pass\n"
+
+
+@pytest.mark.parametrize("task", ["toy-pointmass", "own-toy"])
+def test_simulators_of_this_project_need_no_plugin_there_and_those_of_plugins_are_found(
+    task: str, tmp_path: Path
+) -> None:
+    (tmp_path / "own_plugin.py").write_text(PLUGIN)
+    (tmp_path / "own_toy.py").write_text(OWN)
+    code = (
+        "import sys; from tdmpc2.envs.factory import make_env; env = make_env(sys.argv[1], seed=0);"
+        "env.reset(); print(type(env).__name__); env.close()"
+    )
+    variables = {
+        "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}",
+        "TDMPC2_PLUGINS": "own_plugin",
+        variable_of(task.split("-")[0]): sys.executable,
+    }
+    command = [sys.executable, "-c", code, task]
+    environment = {**os.environ, **variables}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("RemoteEnv\n", "")
+
+
+def test_modules_of_users_are_found_there_but_no_installed_packages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(variable_of("gymnasium"), sys.executable)
+    monkeypatch.setenv("PYTHONPATH", "/own/folder::/lib/python3.12/site-packages/")
+    _, environment = python_and_environment("gymnasium")
+    assert environment["PYTHONPATH"] == f"{importable()}:/own/folder"
+
+
 def test_a_missing_package_is_named_with_the_command_that_installs_it(
     empty_python: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,6 +182,19 @@ def test_what_is_no_python_is_one_line(
         make_env("toy-pointmass", seed=0)
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_rendering_is_tried_in_the_python_of_the_simulator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here a program that succeeds with anything."""
+    can_render_vulkan.cache_clear()
+    monkeypatch.setenv(variable_of("maniskill2"), "true")
+    check_render(get_task("lift-cube"))
+    assert check_vulkan().state == "ok"
+    can_render_vulkan.cache_clear()
+    monkeypatch.setenv(variable_of("maniskill2"), str(tmp_path / "python"))
+    assert check_vulkan().found == "not checked"
 
 
 def test_what_needs_this_process_is_refused(

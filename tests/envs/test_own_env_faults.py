@@ -194,6 +194,16 @@ def test_a_success_of_another_key_is_not_taken(made: Make) -> None:
         env.step(np.zeros(2))
 
 
+@pytest.mark.parametrize(("key", "success"), [("success", 0.0), ("is_success", 1.0)])
+def test_the_chosen_key_of_two_counts(made: Make, key: str, success: float) -> None:
+    def step(self: Any, action: np.ndarray) -> Any:
+        return *Sound.step(self, action)[:4], {"success": False, "is_success": True}
+
+    env = made(step=step, task=dataclasses.replace(TASK, success_key=key))
+    env.reset()
+    assert env.step(np.zeros(2))[4]["success"] == success
+
+
 def test_arrays_that_are_used_again_do_not_change_what_was_returned(made: Make) -> None:
     """One array holds all observations, and the environment writes into its actions."""
     buffer = np.zeros(2, np.float32)

@@ -129,7 +129,7 @@ def test_what_has_nothing_to_show_says_so():
 
 
 def test_maniskill2_is_refused_where_there_is_no_vulkan(monkeypatch):
-    monkeypatch.setattr("tdmpc2.envs.factory.can_render_vulkan", lambda: False)
+    monkeypatch.setattr("tdmpc2.envs.factory.can_render_vulkan", lambda domain: False)
     with pytest.raises(UserError, match="only on a GPU with a Vulkan driver"):
         check_render(get_task("lift-cube"))
 

@@ -15,10 +15,10 @@ from tdmpc2.common.numerics.seeding import seed_globals
 from tdmpc2.common.run.spec import RunOptions, RunSpec
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.factory import make_env
-from tdmpc2.envs.task_variants import task_of
+from tdmpc2.envs.task_variants import task_of, with_switches
 from tdmpc2.envs.tasks import get_task
 from tdmpc2.envs.workers import WorkerEnvs
-from tdmpc2.runners.setup import env_arguments, make_env_group
+from tdmpc2.runners.setup import env_arguments, make_env_group, training_envs
 from tdmpc2.runners.specs import make_spec
 
 UNSEEDED = {"seeded_resets": False}
@@ -71,6 +71,9 @@ def test_environments_that_share_the_global_generator_share_a_process():
     group = make_env_group(env_arguments(spec), 2, workers=2)
     assert not isinstance(group, WorkerEnvs)
     group.close()
+    wanted = [{**env_arguments(spec), "seed": seed} for seed in (0, 1)]
+    envs = [make_env(**arguments) for arguments in wanted]
+    assert training_envs(envs, wanted, threads=3) == envs
 
 
 def test_part_of_identity_and_name():
@@ -96,6 +99,11 @@ def test_unchanged_protocols_keep_the_identity_of_older_runs():
 def test_a_switch_that_changes_nothing_is_refused(task, task_switches, domain):
     with pytest.raises(UserError, match=f"no effect in {task}; it applies only to {domain} tasks"):
         make_spec("tdmpc2", task, 1, task_switches=task_switches)
+
+
+def test_a_switch_of_a_newer_version_is_refused():
+    with pytest.raises(UserError, match="later=True: unknown task switch"):
+        with_switches(get_task("mw-reach"), {"later": True})
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def provenance(
     """
     commit, patch, unknown = SourceVersion.here()
     packages = _freeze()
-    versions = {name: _version(name) for name in (*PACKAGES, *simulators)}
+    versions = {name: installed_version(name) for name in (*PACKAGES, *simulators)}
     if details is not None:
         if unknown is not None:
             print(
@@ -81,7 +81,8 @@ def _checksum(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
+    """Return the version of a distribution; None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -11,7 +11,6 @@ from typing import Any, Literal, get_args
 from tdmpc2.common.system.atomic_files import read_json, sha256_of
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.assets import official
-from tdmpc2.envs.assets.folders import package_folder
 
 Kind = Literal["ycb", "faucet"]
 Source = Literal["official", "rebuilt", "standin", "unknown"]
@@ -22,7 +21,6 @@ SOURCES: tuple[Source, ...] = get_args(Source)
 SUBFOLDER = {"ycb": "mani_skill2_ycb", "faucet": "partnet_mobility"}
 YCB_LIST = "info_pick_v0.json"
 STANDIN_LIST = "meta/info_faucet_standin.json"
-PACKAGED_FAUCETS = "assets/partnet_mobility/meta/info_faucet_train.json"
 MANIFEST = "source.json"  # written by `fetch`
 
 # Sets that are identified by their fingerprint alone.
@@ -150,13 +148,8 @@ def _begun(kind: Kind, folder: Path) -> bool:
     if not root.is_dir():
         return False
     return (root / STANDIN_LIST).is_file() or any(
-        (root / "dataset" / model).is_dir() for model in packaged_faucets()
+        (root / "dataset" / model).is_dir() for model in official.FAUCETS
     )
-
-
-def packaged_faucets() -> tuple[str, ...]:
-    """Return the names of the benchmark's 60 faucets, from ManiSkill2's own list."""
-    return tuple(sorted(_read_list(package_folder("mani_skill2") / PACKAGED_FAUCETS)))
 
 
 def _model_list(kind: Kind, folder: Path) -> tuple[str, ...]:
@@ -166,7 +159,7 @@ def _model_list(kind: Kind, folder: Path) -> tuple[str, ...]:
         return _read_list(root / YCB_LIST)
     if (root / STANDIN_LIST).is_file():
         return _read_list(root / STANDIN_LIST)
-    return packaged_faucets()
+    return official.FAUCETS
 
 
 def _read_list(path: Path) -> tuple[str, ...]:

@@ -17,7 +17,6 @@ from tdmpc2.envs.assets.asset_set import (
     Kind,
     fingerprint_of,
     manifest_of,
-    packaged_faucets,
     read_set,
 )
 from tdmpc2.envs.assets.folders import ADVICE, asset_dir
@@ -90,7 +89,7 @@ def _archives(kind: Kind) -> list[_Archive]:
         return [_Archive(official.YCB_URL, official.YCB_SHA256, SUBFOLDER["ycb"], "")]
     return [
         _Archive(official.FAUCET_URL.format(model=model), None, model, f"dataset/{model}")
-        for model in packaged_faucets()
+        for model in official.FAUCETS
     ]
 
 

@@ -82,21 +82,22 @@ def _refusal(kind: Kind, wanted: str, found: AssetSet | None, error: str | None)
         available = f"the models in {found.folder / SUBFOLDER[kind]} are {found.label}"
     else:
         available = error or f"there are none in {asset_dir()}"
+    elsewhere = "" if found is None and error is None else " in another MS2_ASSET_DIR"
+    fetch, sources = f"`{COMMAND} fetch {kind}`{elsewhere}", wanted.split(",")
     options = []
     if found is not None:
         options.append(f"assets={found.source} to use those")
-    if wanted == "official" and kind == "ycb":
-        elsewhere = "" if found is None and error is None else " in another MS2_ASSET_DIR"
-        options.append(f"`{COMMAND} fetch ycb`{elsewhere} for the official ones")
-    elif wanted == "official" and found is None:
+    if "official" in sources and kind == "ycb":
+        options.append(f"{fetch} for the official ones")
+    elif "unknown" in sources and found is None:
+        options.append(fetch)
+    elif "official" in sources and found is None:
         options.append(
-            f"`{COMMAND} fetch faucet` and assets=official,unknown (ManiSkill2 publishes no "
-            "checksums that would identify its faucets)"
+            f"{fetch} and assets=official,unknown (ManiSkill2 publishes no checksums that would "
+            "identify its faucets)"
         )
-    elif wanted == "rebuilt":
+    if "rebuilt" in sources:
         options.append("MS2_ASSET_DIR=<the folder of a rebuilt set>")
-    elif wanted == "unknown" and found is None:
-        options.append(f"`{COMMAND} fetch {kind}`")
     if found is None or found.source != "standin":
         options.append("assets=standin for simple replacements")
     return f"{wanted} {kind} models are required, but {available}; use {', or '.join(options)}"
