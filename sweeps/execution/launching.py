@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sweeps.execution import local_pool, slurm_queries
 from sweeps.execution.exit_codes import ASKS_FIRST, LEFT_OUT
@@ -111,7 +111,7 @@ def _on_slurm(request: SweepRequest, then: FollowUp | None) -> int:
                 flush=True,
             )
             return LEFT_OUT
-        _record(request, folder)
+        _record(request, folder, "slurm")
         complete = hand_over(layout, folder, then)
     return _exit_code(plan, complete)
 
@@ -168,7 +168,7 @@ def _on_this_machine(request: SweepRequest, advice: str, *, inline: bool) -> int
     files: list[Path] = []
     if plan.todo:
         folder = SweepFolder.of(request.runs, sweep.label, request.planned)
-        _record(request, folder)
+        _record(request, folder, "local")
         submission = folder.new_submission()
         processes = [relative(group, request.runs) for group in plan.groups]
         write_submission(submission, "local", commit=git_commit(), processes=processes)
@@ -200,13 +200,20 @@ def _on_this_machine(request: SweepRequest, advice: str, *, inline: bool) -> int
     return code or _exit_code(plan)
 
 
-def _record(request: SweepRequest, folder: SweepFolder) -> None:
-    """Record a launch of a sweep. A launch of failed runs only leaves the request to be repeated.
+def _record(
+    request: SweepRequest, folder: SweepFolder, cluster: Literal["local", "slurm"]
+) -> None:
+    """Record a launch of a sweep. A launch of failed runs only leaves the record as it is.
 
     Otherwise, its changes for one retry, such as `cluster=local`, would hold for all later ones.
+
+    Args:
+        request: the sweep.
+        folder: its folder.
+        cluster: where it is launched.
     """
-    keep = request.sweep.only == "failed"
-    folder.write(request.to_json(), request.sweep.suite, request.planned, keep=keep)
+    suite, keep = request.sweep.suite, request.sweep.only == "failed"
+    folder.write(request.to_json(), suite, request.planned, cluster=cluster, keep=keep)
 
 
 def _use_of_cores(request: SweepRequest, *, gpu: bool, inline: bool) -> CoreUse:

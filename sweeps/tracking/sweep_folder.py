@@ -178,6 +178,7 @@ class SweepFolder:
         suite: str | None,
         planned: Sequence[PlannedRun],
         *,
+        cluster: Literal["local", "slurm"],
         keep: bool = False,
     ) -> None:
         """Write the runs of the sweep, and the request of its last launch, to `sweep.json`.
@@ -186,8 +187,13 @@ class SweepFolder:
             request: the request as values of JSON (see `SweepRequest.to_json`).
             suite: suite of the sweep; None if it was launched with `tasks=`.
             planned: the runs.
-            keep: whether to keep the request of an earlier launch instead, if there is one.
+            cluster: where the request is launched.
+            keep: whether to leave the file of an earlier launch as it is, if there is one.
         """
+        if keep:
+            with contextlib.suppress(UserError):  # damaged: written anew
+                if self.read()["runs"]:
+                    return
         self.path.mkdir(parents=True, exist_ok=True)
         rows = [
             {
@@ -203,20 +209,14 @@ class SweepFolder:
             }
             for run in planned
         ]
-        launched: Mapping[str, Any] = {"request": request}
-        if keep:
-            with contextlib.suppress(UserError):  # damaged: written anew
-                former = self.read()
-                kept: Mapping[str, Any] = {
-                    key: former[key] for key in ("request", "words") if key in former
-                }
-                launched = kept or launched
-        write_json(self.path / "sweep.json", {**launched, "suite": suite, "runs": rows})
+        launched = {"request": request, "cluster": cluster, "suite": suite}
+        write_json(self.path / "sweep.json", {**launched, "runs": rows})
 
     def read(self) -> dict[str, Any]:
         """Read `sweep.json`; without it, return an empty sweep.
 
-        Sweeps of version 0.4.0 have the arguments of their last launch (`words`), not a `request`.
+        Sweeps of version 0.4.0 have the arguments of their last launch (`words`), not a `request`
+        and its `cluster`.
 
         Raises:
             UserError: the file is damaged.
