@@ -15,8 +15,14 @@ from sweeps.tracking.assignments import Assignments
 from sweeps.tracking.job_logs import error_after_status, last_line
 from sweeps.tracking.silence import silence, silence_in_job
 from sweeps.tracking.slurm_listing import answer_of, unlisted
-from sweeps.tracking.sweep_folder import Submission, SweepFolder, all_sweeps, job_name
-from tdmpc2.common.run.lock import file_system_time, live_holder
+from sweeps.tracking.sweep_folder import (
+    Submission,
+    SubmissionFile,
+    SweepFolder,
+    all_sweeps,
+    job_name,
+)
+from tdmpc2.common.run.lock import Lease, file_system_time, live_holder
 from tdmpc2.common.run.resume_checks import is_past, why_ended
 from tdmpc2.common.run.run_files import SETTLED, read_status, step_of
 from tdmpc2.common.run.schemas import Attempt
@@ -259,14 +265,16 @@ def _is_empty(path: Path) -> bool:
     return False
 
 
-def find_lost_arrays(submissions: Iterable[Submission]) -> bool:
-    """Record the ids of job arrays, and of jobs after them, that a launch has not recorded.
+def find_lost_arrays(submissions: Iterable[Submission], *, locked: bool = False) -> bool:
+    """Find the ids of job arrays, and of jobs after them, that a launch has not recorded.
 
     A launch that is killed, or to which `sbatch` does not respond in time, leaves a record without
     a job id. If SLURM has the jobs, their comment names the record.
 
     Args:
-        submissions: launches whose records are completed.
+        submissions: launches whose records are completed: in memory, and on disk unless another
+            process submits or cancels jobs.
+        locked: whether this process holds the lease of these.
 
     Returns:
         Whether that is now known of each job: no id is missing, or `squeue` has responded.
@@ -276,13 +284,26 @@ def find_lost_arrays(submissions: Iterable[Submission]) -> bool:
     if comments is None:
         return False
     for submission in lost:
-        found = [one for one in submission.lost() if one.get("comment") in comments]
-        for record in found:
-            record["job"] = comments[record["comment"]]
-        if found:
-            with contextlib.suppress(OSError):  # a colleague's folder
-                write_json(submission.folder / "submission.json", submission.facts)
+        if not submission.complete(comments):
+            continue
+        # A launch at work writes its own record; the folder may be a colleague's.
+        with contextlib.suppress(UserError, OSError), contextlib.ExitStack() as stack:
+            if not locked:
+                stack.enter_context(Lease(submission.folder.parents[1]))
+            _complete_record(submission.folder / "submission.json", comments)
     return True
+
+
+def _complete_record(path: Path, comments: Mapping[str, str]) -> None:
+    """Complete a record of a launch, which may have been written since it was read.
+
+    Args:
+        path: its file.
+        comments: comment → id of the job array.
+    """
+    facts = read_json(path, SubmissionFile)
+    if facts is not None and Submission(path.parent, facts).complete(comments):
+        write_json(path, facts)
 
 
 def is_queued(name: str, comment: str) -> bool:

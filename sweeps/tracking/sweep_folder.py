@@ -109,6 +109,17 @@ class Submission:
         """
         return [record for record in self._records() if record["job"] is None]
 
+    def complete(self, comments: Mapping[str, str]) -> bool:
+        """Complete the records of lost jobs that are in the queue; return whether there are any.
+
+        Args:
+            comments: comment of the jobs in the queue → id of their array.
+        """
+        found = [record for record in self.lost() if record.get("comment") in comments]
+        for record in found:
+            record["job"] = comments[record["comment"]]
+        return bool(found)
+
     def arrays(self) -> list[dict[str, Any]]:
         """Return its job arrays that SLURM has accepted."""
         return [array for array in self.facts.get("arrays", ()) if array["job"] is not None]
