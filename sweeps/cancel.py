@@ -105,7 +105,7 @@ def _stop_processes(sweep: SweepFolder, at_work: Collection[str]) -> list[bool]:
     Returns:
         Whether it stops, for each process that works on the sweep, or may do so.
     """
-    launches = sweep.submissions()
+    launches = [launch for launch in sweep.submissions() if "ended" not in launch.facts]
     local = [launch.facts for launch in launches if launch.facts["cluster"] != "slurm"]
     launchers = {facts["pid"] for facts in local if runs(facts)}
     # Before the launchers: when one has ended, its runs are no longer its children.

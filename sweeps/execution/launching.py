@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,7 @@ from sweeps.tracking.sweep_folder import (
     FOLDER,
     SweepFolder,
     job_name,
+    record_end,
     relative,
     write_submission,
 )
@@ -141,9 +143,9 @@ def _plan_on_slurm(request: SweepRequest, *, gpu: bool) -> SweepPlan:
 def _on_this_machine(request: SweepRequest, advice: str, *, inline: bool) -> int:
     sweep = request.sweep
     gpu = choose_device(request.how.device).type == "cuda"
-    threads, parallel = _use_of_cores(request, gpu=gpu, inline=inline)
+    cores = _use_of_cores(request, gpu=gpu, inline=inline)
     plan = make_plan(request, Observer(request.runs), gpu=gpu)
-    show(plan, parallel=parallel)
+    show(plan, parallel=cores.parallel)
     _check_commits(plan)
     if sweep.dry_run:
         list_runs(plan)
@@ -165,17 +167,42 @@ def _on_this_machine(request: SweepRequest, advice: str, *, inline: bool) -> int
         return _exit_code(plan)
 
     interrupt_on_signals()  # which stops the runs
-    files: list[Path] = []
-    if plan.todo:
-        folder = SweepFolder.of(request.runs, sweep.label, request.planned)
-        _record(request, folder, "local")
-        submission = folder.new_submission()
-        processes = [relative(group, request.runs) for group in plan.groups]
-        write_submission(submission, "local", commit=git_commit(), processes=processes)
+    if not plan.todo:
+        return _train(plan, startable, [], cores, inline=inline)
+    folder = SweepFolder.of(request.runs, sweep.label, request.planned)
+    _record(request, folder, "local")
+    submission = folder.new_submission()
+    processes = [relative(group, request.runs) for group in plan.groups]
+    write_submission(submission, "local", commit=git_commit(), processes=processes)
+    try:
+        files = []
         options = {**request.options, "progress": None if inline else False}
         for i, group in enumerate(plan.groups, 1):
-            own = request.how.threads or threads_of(group, threads)
+            own = request.how.threads or threads_of(group, cores.threads)
             files.append(write_file(submission, i, group, {**options, "threads": own}))
+        return _train(plan, startable, files, cores, inline=inline)
+    finally:
+        record_end(submission)
+
+
+def _train(
+    plan: SweepPlan,
+    startable: Sequence[PlannedRun],
+    files: Sequence[Path],
+    cores: CoreUse,
+    *,
+    inline: bool,
+) -> int:
+    """Train runs on this machine, and return the exit code of the launch.
+
+    Args:
+        plan: plan of the launch.
+        startable: the runs to show.
+        files: file of each process.
+        cores: how the processes share the cores.
+        inline: whether all runs are trained in this process.
+    """
+    request, sweep = plan.request, plan.request.sweep
     single_tasks = [task_of(run.spec) for run in startable if not run.spec.tasks]
     reference_scores = measure_reference_scores(single_tasks, request.runs, assets=sweep.assets)
     with ProgressDisplay(startable) as display:
@@ -185,8 +212,8 @@ def _on_this_machine(request: SweepRequest, advice: str, *, inline: bool) -> int
             local_pool.run_all(
                 plan.groups,
                 files,
-                max_parallel=parallel,
-                threads=threads,
+                max_parallel=cores.parallel,
+                threads=cores.threads,
                 on_change=display.update,
             )
     if sweep.multitask:
@@ -200,9 +227,7 @@ def _on_this_machine(request: SweepRequest, advice: str, *, inline: bool) -> int
     return code or _exit_code(plan)
 
 
-def _record(
-    request: SweepRequest, folder: SweepFolder, cluster: Literal["local", "slurm"]
-) -> None:
+def _record(request: SweepRequest, folder: SweepFolder, cluster: Literal["local", "slurm"]) -> None:
     """Record a launch of a sweep. A launch of failed runs only leaves the record as it is.
 
     Otherwise, its changes for one retry, such as `cluster=local`, would hold for all later ones.

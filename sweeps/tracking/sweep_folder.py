@@ -68,6 +68,7 @@ class SubmissionFile(TypedDict):
     arrays: NotRequired[list[ArrayRecord]]
     follow_up: NotRequired[FollowUpRecord]
     processes: NotRequired[list[list[str]]]
+    ended: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -296,6 +297,19 @@ def write_submission(folder: Path, cluster: str, **facts: Any) -> None:
         "launched": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_json(folder / "submission.json", {**common, **facts})
+
+
+def record_end(folder: Path) -> None:
+    """Record that a launch without SLURM has ended; its process may go on with another one.
+
+    Args:
+        folder: folder of the launch.
+    """
+    path = folder / "submission.json"
+    with contextlib.suppress(UserError, OSError):  # such as a full disk
+        facts = read_json(path, SubmissionFile)
+        if facts is not None:
+            write_json(path, {**facts, "ended": datetime.now(UTC).isoformat(timespec="seconds")})
 
 
 def process_file(folder: Path, number: int) -> Path:

@@ -106,7 +106,9 @@ def test_what_a_retry_is_given_holds_for_it_alone(
     key = "words" if of_0_4_0 else "request"
     assert after[key] == before[key]
     assert [row["seed"] for row in after["runs"]] == [1, 2]
-    assert len(sweep.submissions()) == 2
+    former, last = sweep.submissions()
+    assert "ended" in last.facts
+    assert "ended" not in former.facts
 
 
 @pytest.mark.parametrize("of_0_4_0", [False, True])
