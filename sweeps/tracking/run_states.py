@@ -77,7 +77,7 @@ class View:
         silence: what to do about it, if its process or running job has recorded no progress for
             long.
         file: file of the process of its SLURM job, if the job waits or runs.
-        ending: whether no process holds it and its SLURM job is ending. SLURM does not say whether
+        ending: whether it has not ended, but its SLURM job is ending. SLURM does not say whether
             the job then comes back to the queue, as after `scontrol requeue`.
     """
 
@@ -142,7 +142,7 @@ class Observer:
         elif on_slurm:
             queue = read_queue([job_name(sweep.name) for sweep in sweeps])
         self.knows_jobs = none_lost and queue is not None
-        self._assigned = Assignments(submissions, queue, elsewhere or set())
+        self._assigned = Assignments(runs, submissions, queue, elsewhere or set())
         self._first, self._begun = file_system_time(runs), time.monotonic()
 
     @property
@@ -189,6 +189,8 @@ class Observer:
             view.state = "done"
         elif (holder := live_holder(path, self.now)) is not None:
             view.state, view.silence = "running", silence(path, holder)
+            in_job = job is not None and holder.get("slurm_job") is not None
+            view.ending = in_job and (queue or {}).get(job or "") == "COMPLETING"
         elif job is not None and queue and job in queue:
             self._look_at_job(view, path, queue[job])
         elif state is not None and is_past(status, budget):

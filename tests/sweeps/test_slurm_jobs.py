@@ -225,6 +225,10 @@ def test_runs_of_jobs_that_are_ending_are_left_to_them(
     """SLURM does not say whether such a job, e.g. a cancelled one, comes back to the queue."""
     assert sweep(tmp_path) == 0
     cluster.queue |= {"1_0": "COMPLETING", "1_1": "COMPLETING"}
+    (sweep_folder,) = all_sweeps(tmp_path)
+    saving = tmp_path / sweep_folder.rows()[0]["directory"]
+    saving.mkdir(parents=True)
+    (saving / "lease.json").write_text('{"token": "t", "slurm_job": "2"}')
     capsys.readouterr()
     assert sweep(tmp_path) == launch.LEFT_OUT
     printed = capsys.readouterr().out
@@ -233,6 +237,7 @@ def test_runs_of_jobs_that_are_ending_are_left_to_them(
     assert "3 queued or running, 0 to do" in printed
     assert sweep(tmp_path, "only=failed") == 0
     assert cluster.num_jobs == 3
+    (saving / "lease.json").unlink()
     cluster.queue = {"1_0": "PENDING"}  # one was requeued
     assert sweep(tmp_path) == 0
     assert cluster.num_jobs == 5
