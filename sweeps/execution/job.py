@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -149,6 +150,11 @@ class FollowUp:
     command: tuple[str, ...]
     comment: str
     purpose: str
+
+    @property
+    def line(self) -> str:
+        """The command as a line of a shell."""
+        return shlex.join(("python", "-m", *self.command))
 
 
 class ModuleJob(Checkpointable):

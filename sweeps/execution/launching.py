@@ -64,11 +64,12 @@ def launch(request: SweepRequest, advice: str = ADVICE, then: FollowUp | None = 
         if a run failed; 3 if nothing was started because the plan is long or some runs cannot
         start, and `yes` is not set; 4 if nothing failed but some runs cannot start yet, are held
         back by other seeds or by SLURM jobs that are ending, or will end at a smaller budget, or
-        the user's submit limit is reached, or SLURM does not accept the job after the runs.
+        the user's submit limit is reached, or SLURM accepts some jobs, but not others or not the
+        job after the runs.
 
     Raises:
-        UserError: the request is invalid, SLURM refuses the jobs, or it is unknown which runs have
-            jobs already.
+        UserError: the request is invalid, SLURM refuses the first jobs, or it is unknown which runs
+            have jobs already.
     """
     cluster = slurm_queries.choose(request.sweep.cluster)
     request.sweep.check_cluster(cluster)

@@ -77,6 +77,7 @@ class View:
         silence: what to do about it, if its process or running job has recorded no progress for
             long.
         file: file of the process of its SLURM job, if the job waits or runs.
+        listed: whether `squeue` lists that job.
         ending: whether it has not ended, but its SLURM job is ending. SLURM does not say whether
             the job then comes back to the queue, as after `scontrol requeue`.
     """
@@ -88,6 +89,7 @@ class View:
     message: str = ""
     silence: str = ""
     file: Path | None = None
+    listed: bool = False
     ending: bool = False
 
     @property
@@ -211,7 +213,8 @@ class Observer:
                 view.message += f": {line}"
         if view.state in STARTED:
             self._check_end(view, path, budget)
-        if job is not None and (view.state == "queued" or (queue and job in queue)):
+        view.listed = job is not None and job in (queue or {})
+        if job is not None and (view.state == "queued" or view.listed):
             view.file = self._assigned.files[directory, job]
         return view
 
@@ -282,9 +285,10 @@ def find_lost_arrays(submissions: Iterable[Submission], *, locked: bool = False)
         Whether that is now known of each job: no id is missing, or `squeue` has responded.
     """
     lost = [s for s in submissions if s.lost()]
-    comments = _comments_in_queue({job_name(s.folder.parent.name) for s in lost}) if lost else {}
-    if comments is None:
+    pairs = _comments_in_queue({job_name(s.folder.parent.name) for s in lost}) if lost else []
+    if pairs is None:
         return False
+    comments = dict(pairs)
     for submission in lost:
         if not submission.complete(comments):
             continue
@@ -321,12 +325,14 @@ def is_queued(name: str, comment: str) -> bool:
     comments = _comments_in_queue([name])
     if comments is None:
         raise UserError(NO_ANSWER)
-    job = comments.get(comment)
-    return job is not None and job != os.environ.get("SLURM_JOB_ID")
+    own = os.environ.get("SLURM_JOB_ID")
+    return any(found == comment and job != own for found, job in comments)
 
 
-def _comments_in_queue(job_names: Iterable[str]) -> dict[str, str] | None:
-    """Return the id of the job array with each comment, of all queued arrays of some names.
+def _comments_in_queue(job_names: Iterable[str]) -> list[tuple[str, str]] | None:
+    """Return the comment and id of each queued job array of some names.
+
+    Jobs that continue the same study have the same comment.
 
     Returns:
         None if squeue is missing or does not respond.
@@ -336,7 +342,7 @@ def _comments_in_queue(job_names: Iterable[str]) -> dict[str, str] | None:
     if answer is None:
         return None
     pairs = (line.strip().split("|", 1) for line in answer.splitlines())
-    return {comment: job for job, comment in pairs}
+    return [(comment, job) for job, comment in pairs]
 
 
 def read_queue(job_names: Iterable[str], user: int | None = None) -> dict[str, str] | None:
