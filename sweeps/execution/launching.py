@@ -27,7 +27,7 @@ from sweeps.tracking.progress import (
     print_summary,
 )
 from sweeps.tracking.reference_scores import measure_reference_scores, threshold
-from sweeps.tracking.run_states import NO_ANSWER, Observer
+from sweeps.tracking.run_states import NO_ANSWER, Observer, may_have_jobs
 from sweeps.tracking.sweep_folder import (
     FOLDER,
     SweepFolder,
@@ -133,7 +133,8 @@ def _plan_on_slurm(request: SweepRequest, *, gpu: bool) -> SweepPlan:
     todo = set(relative(plan.todo, request.runs))
     for sweep, damage in observer.unread:
         named = {row["directory"] for row in sweep.rows()}  # none if that is damaged, too
-        if todo and not (named and todo.isdisjoint(named)):
+        others_only = bool(named) and todo.isdisjoint(named)
+        if todo and not others_only and may_have_jobs(sweep):
             raise UserError(
                 f"{damage} (jobs of a launch of these runs are unknown, so that they could be "
                 f"submitted twice: see `squeue --name={job_name(sweep.name)}`)"

@@ -129,7 +129,9 @@ class Observer:
         self.unread: list[tuple[SweepFolder, UserError]] = []
         for sweep in sweeps:
             if not can_list(sweep.path):
-                self.unread.append((sweep, UserError(f"{sweep.path}: cannot be read")))
+                advice = "ask its owner to let you, or launch again when its jobs have ended"
+                damage = UserError(f"{sweep.path}: cannot be read; {advice}")
+                self.unread.append((sweep, damage))
             for record in sweep.records():
                 if isinstance(record, UserError):
                     self.unread.append((sweep, record))
@@ -310,6 +312,21 @@ def _complete_record(path: Path, comments: Mapping[str, str]) -> None:
     facts = read_json(path, SubmissionFile)
     if facts is not None and Submission(path.parent, facts).complete(comments):
         write_json(path, facts)
+
+
+def may_have_jobs(sweep: SweepFolder) -> bool:
+    """Return whether jobs of a sweep with an unread launch are, or may be, in the queue.
+
+    The cluster of a launch with a damaged record is unknown. A folder that this user may not list
+    is that of another user, whose jobs `squeue` lists unless `PrivateData` hides them.
+
+    Args:
+        sweep: a sweep of `Observer.unread`.
+    """
+    if can_list(sweep.path):
+        return True
+    hidden = unlisted([Submission(sweep.path, {})])
+    return hidden is None or bool(hidden) or read_queue([job_name(sweep.name)]) != {}
 
 
 def is_queued(name: str, comment: str) -> bool:

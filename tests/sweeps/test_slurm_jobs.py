@@ -204,6 +204,14 @@ def test_a_launch_is_refused_while_a_record_of_its_runs_cannot_be_read(
     with pytest.raises(UserError, match=f"{record.parents[1].name}: cannot be read"):
         sweep(tmp_path, "num_q=4")
     assert cluster.num_jobs == 6
+    with monkeypatch.context() as patch:
+        patch.setattr(run_states, "unlisted", lambda launches: {one.folder for one in launches})
+        patch.setattr(run_states, "read_queue", lambda names: {})
+        with pytest.raises(UserError, match="cannot be read; ask its owner"):  # jobs are hidden
+            sweep(tmp_path, "num_q=4")
+    cluster.queue.clear()
+    assert sweep(tmp_path, "num_q=4") == 0  # without jobs, nothing can be submitted twice
+    assert cluster.num_jobs == 9
 
 
 def test_runs_of_jobs_that_are_ending_are_left_to_them(
