@@ -141,7 +141,7 @@ def make_directories(arguments: Sequence[str], runs: Path) -> int:
         step = run.spec.budget if done else 1_000
         write_json(run.directory / "status.json", {**facts, "env_step": step})
     sweep = SweepFolder.of(runs, "all104", request.planned)
-    sweep.write(request.to_json(), request.sweep.suite, request.planned)
+    sweep.write(request.to_json(), request.sweep.suite, request.planned, cluster="local")
     write_submission(sweep.new_submission(), "local")
     return len(request.planned)
 

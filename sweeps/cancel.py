@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeps.execution.slurm_cancel import END_SECONDS, Cancelled, cancel_jobs, wait_until_ended
+from sweeps.execution.slurm_cancel import (
+    END_SECONDS,
+    Cancelled,
+    cancel_jobs,
+    submissions_held_back,
+    wait_until_ended,
+)
 from sweeps.status import find_sweeps
 from sweeps.tracking.silence import SILENT_SECONDS
 from sweeps.tracking.sweep_folder import Submission, SweepFolder
@@ -44,33 +50,49 @@ def main(arguments: Sequence[str]) -> int:
             another launch has been submitting jobs for long.
     """
     options = cli.parse_options(arguments, CancelOptions)
-    sweeps = find_sweeps(options.runs, options.suite, options.sweep)
-    if len(sweeps) > 1 and options.suite is None and options.sweep is None:
-        names = ", ".join(sweep.name for sweep in sweeps)
-        raise UserError(f"several sweeps found: choose with suite= or sweep= ({names})")
-    outcomes = [_cancel(sweep) for sweep in sweeps]
-    complete = all(outcome.complete for outcome in outcomes)
+    _choose(options)  # an error is not waited for
+    with submissions_held_back(options.runs) as locked:
+        sweeps = _choose(options)  # again: a launch may have written one in the meantime
+        outcomes = [cancel_jobs(sweep, locked=locked) for sweep in sweeps]
+    at_work = {directory for outcome in outcomes for directory in outcome.at_work}
+    complete = True
+    for sweep, outcome in zip(sweeps, outcomes, strict=True):
+        outcome.complete &= locked
+        complete &= _stop_rest(sweep, outcome, at_work)
     ids = {job for outcome in outcomes for job in outcome.ids}
     if ids and not wait_until_ended([sweep.name for sweep in sweeps], ids):
         complete = False
     return int(not complete)
 
 
-def _cancel(sweep: SweepFolder) -> Cancelled:
-    """Cancel the SLURM jobs of a sweep, and stop its processes on this machine.
+def _choose(options: CancelOptions) -> list[SweepFolder]:
+    """Find the sweeps to stop; raise an error if several match and none is chosen."""
+    sweeps = find_sweeps(options.runs, options.suite, options.sweep)
+    if len(sweeps) > 1 and options.suite is None and options.sweep is None:
+        names = ", ".join(sweep.name for sweep in sweeps)
+        raise UserError(f"several sweeps found: choose with suite= or sweep= ({names})")
+    return sweeps
+
+
+def _stop_rest(sweep: SweepFolder, outcome: Cancelled, at_work: Collection[str]) -> bool:
+    """Stop the processes of a sweep whose jobs were cancelled.
+
+    Args:
+        sweep: the sweep.
+        outcome: what is known of its jobs.
+        at_work: directories of runs whose SLURM jobs are, or may be, in the queue.
 
     Returns:
-        What is known of its jobs; it is complete only if all is known of its processes, too.
+        Whether all that belongs to the sweep is known and stops.
     """
     damages = sweep.damages()
     for damage in damages:
         print(f"damaged: {damage}")
-    outcome = cancel_jobs(sweep)
-    stopped = _stop_processes(sweep, outcome.at_work)
-    outcome.complete = outcome.complete and all(stopped) and not damages
-    if outcome.complete and not stopped and not outcome.found:
+    stopped = _stop_processes(sweep, at_work)
+    complete = outcome.complete and all(stopped) and not damages
+    if complete and not stopped and not outcome.found:
         print(f"{sweep.name}: nothing is running or queued")
-    return outcome
+    return complete
 
 
 def _stop_processes(sweep: SweepFolder, at_work: Collection[str]) -> list[bool]:
@@ -83,7 +105,7 @@ def _stop_processes(sweep: SweepFolder, at_work: Collection[str]) -> list[bool]:
     Returns:
         Whether it stops, for each process that works on the sweep, or may do so.
     """
-    launches = sweep.submissions()
+    launches = [launch for launch in sweep.submissions() if "ended" not in launch.facts]
     local = [launch.facts for launch in launches if launch.facts["cluster"] != "slurm"]
     launchers = {facts["pid"] for facts in local if runs(facts)}
     # Before the launchers: when one has ended, its runs are no longer its children.

@@ -127,10 +127,11 @@ def _omitted(sweep: SweepFolder, changes: Mapping[str, str]) -> tuple[str, ...]:
     """Return the options of the last launch that a retry on this machine does not take over."""
     if changes.get("cluster") not in ("local", "inline"):
         return ()
-    launches = sweep.submissions()
-    of_slurm = bool(launches) and launches[-1].facts["cluster"] == "slurm"
+    clusters = [sweep.read().get("cluster")]
+    if clusters == [None]:  # earlier versions have not recorded where the request was launched
+        clusters = [launch.facts["cluster"] for launch in sweep.submissions()]
     # On SLURM, max_parallel= counts jobs of the whole cluster.
-    return (*SLURM_ONLY, "max_parallel") if of_slurm else SLURM_ONLY
+    return (*SLURM_ONLY, "max_parallel") if "slurm" in clusters else SLURM_ONLY
 
 
 def _say_omitted(options: Mapping[str, object], changes: Mapping[str, str]) -> None:

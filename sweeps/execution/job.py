@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from sweeps.execution.process_file import train_file
 from tdmpc2.common.run import spec_file
 from tdmpc2.common.run.lock import EXPIRY_SECONDS, InUseError, live_holder
 from tdmpc2.common.system.errors import StoppedError, UserError
+from tdmpc2.common.system.streams import make_lasting
 
 # After SIGTERM, SLURM kills the job within this time. If it does not, the signal came from
 # elsewhere and the process exits with the error.
@@ -49,6 +51,7 @@ class TrainingJob(Checkpointable):
 
     def __call__(self) -> list[str]:
         """Train the runs of this process and return their final states."""
+        make_lasting()  # a message that a full disk refuses must not prevent the requeue
         rank = submitit.JobEnvironment().global_rank
         if rank >= len(self.files):  # the last job of an array may have unused processes
             return []
@@ -102,10 +105,16 @@ class TrainingJob(Checkpointable):
         deadline = time.monotonic() + SAVE_SECONDS
         jobs = [spec_file.read(file) for i, file in enumerate(self.files) if i != rank]
         others = [spec.run_dir(options.runs) for specs, options in jobs for spec in specs]
-        while any(live_holder(directory) for directory in others):
+        while any(map(_is_held_by_this_job, others)):
             if time.monotonic() > deadline:
                 break
             time.sleep(0.2)
+
+
+def _is_held_by_this_job(directory: Path) -> bool:
+    """Return whether a process of this job trains a run; another job may have it after a retry."""
+    holder = live_holder(directory)
+    return holder is not None and holder.get("slurm_job") == os.environ.get("SLURM_JOB_ID")
 
 
 def requeue(job: str) -> None:
@@ -149,6 +158,11 @@ class FollowUp:
     command: tuple[str, ...]
     comment: str
     purpose: str
+
+    @property
+    def line(self) -> str:
+        """The command as a line of a shell."""
+        return shlex.join(("python", "-m", *self.command))
 
 
 class ModuleJob(Checkpointable):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sweeps.execution import local_pool, slurm_queries
 from sweeps.execution.exit_codes import ASKS_FIRST, LEFT_OUT
@@ -26,11 +27,12 @@ from sweeps.tracking.progress import (
     print_summary,
 )
 from sweeps.tracking.reference_scores import measure_reference_scores, threshold
-from sweeps.tracking.run_states import NO_ANSWER, Observer
+from sweeps.tracking.run_states import NO_ANSWER, Observer, may_have_jobs
 from sweeps.tracking.sweep_folder import (
     FOLDER,
     SweepFolder,
     job_name,
+    record_end,
     relative,
     write_submission,
 )
@@ -62,11 +64,12 @@ def launch(request: SweepRequest, advice: str = ADVICE, then: FollowUp | None = 
         if a run failed; 3 if nothing was started because the plan is long or some runs cannot
         start, and `yes` is not set; 4 if nothing failed but some runs cannot start yet, are held
         back by other seeds or by SLURM jobs that are ending, or will end at a smaller budget, or
-        the user's submit limit is reached, or SLURM does not accept the job after the runs.
+        the user's submit limit is reached, or SLURM accepts some jobs, but not others or not the
+        job after the runs.
 
     Raises:
-        UserError: the request is invalid, SLURM refuses the jobs, or it is unknown which runs have
-            jobs already.
+        UserError: the request is invalid, SLURM refuses the first jobs, or it is unknown which runs
+            have jobs already.
     """
     cluster = slurm_queries.choose(request.sweep.cluster)
     request.sweep.check_cluster(cluster)
@@ -111,7 +114,7 @@ def _on_slurm(request: SweepRequest, then: FollowUp | None) -> int:
                 flush=True,
             )
             return LEFT_OUT
-        _record(request, folder)
+        _record(request, folder, "slurm")
         complete = hand_over(layout, folder, then)
     return _exit_code(plan, complete)
 
@@ -130,7 +133,8 @@ def _plan_on_slurm(request: SweepRequest, *, gpu: bool) -> SweepPlan:
     todo = set(relative(plan.todo, request.runs))
     for sweep, damage in observer.unread:
         named = {row["directory"] for row in sweep.rows()}  # none if that is damaged, too
-        if todo and not (named and todo.isdisjoint(named)):
+        others_only = bool(named) and todo.isdisjoint(named)
+        if todo and not others_only and may_have_jobs(sweep):
             raise UserError(
                 f"{damage} (jobs of a launch of these runs are unknown, so that they could be "
                 f"submitted twice: see `squeue --name={job_name(sweep.name)}`)"
@@ -141,9 +145,9 @@ def _plan_on_slurm(request: SweepRequest, *, gpu: bool) -> SweepPlan:
 def _on_this_machine(request: SweepRequest, advice: str, *, inline: bool) -> int:
     sweep = request.sweep
     gpu = choose_device(request.how.device).type == "cuda"
-    threads, parallel = _use_of_cores(request, gpu=gpu, inline=inline)
+    cores = _use_of_cores(request, gpu=gpu, inline=inline)
     plan = make_plan(request, Observer(request.runs), gpu=gpu)
-    show(plan, parallel=parallel)
+    show(plan, parallel=cores.parallel)
     _check_commits(plan)
     if sweep.dry_run:
         list_runs(plan)
@@ -165,17 +169,42 @@ def _on_this_machine(request: SweepRequest, advice: str, *, inline: bool) -> int
         return _exit_code(plan)
 
     interrupt_on_signals()  # which stops the runs
-    files: list[Path] = []
-    if plan.todo:
-        folder = SweepFolder.of(request.runs, sweep.label, request.planned)
-        _record(request, folder)
-        submission = folder.new_submission()
-        processes = [relative(group, request.runs) for group in plan.groups]
-        write_submission(submission, "local", commit=git_commit(), processes=processes)
+    if not plan.todo:
+        return _train(plan, startable, [], cores, inline=inline)
+    folder = SweepFolder.of(request.runs, sweep.label, request.planned)
+    _record(request, folder, "local")
+    submission = folder.new_submission()
+    processes = [relative(group, request.runs) for group in plan.groups]
+    write_submission(submission, "local", commit=git_commit(), processes=processes)
+    try:
+        files = []
         options = {**request.options, "progress": None if inline else False}
         for i, group in enumerate(plan.groups, 1):
-            own = request.how.threads or threads_of(group, threads)
+            own = request.how.threads or threads_of(group, cores.threads)
             files.append(write_file(submission, i, group, {**options, "threads": own}))
+        return _train(plan, startable, files, cores, inline=inline)
+    finally:
+        record_end(submission)
+
+
+def _train(
+    plan: SweepPlan,
+    startable: Sequence[PlannedRun],
+    files: Sequence[Path],
+    cores: CoreUse,
+    *,
+    inline: bool,
+) -> int:
+    """Train runs on this machine, and return the exit code of the launch.
+
+    Args:
+        plan: plan of the launch.
+        startable: the runs to show.
+        files: file of each process.
+        cores: how the processes share the cores.
+        inline: whether all runs are trained in this process.
+    """
+    request, sweep = plan.request, plan.request.sweep
     single_tasks = [task_of(run.spec) for run in startable if not run.spec.tasks]
     reference_scores = measure_reference_scores(single_tasks, request.runs, assets=sweep.assets)
     with ProgressDisplay(startable) as display:
@@ -185,8 +214,8 @@ def _on_this_machine(request: SweepRequest, advice: str, *, inline: bool) -> int
             local_pool.run_all(
                 plan.groups,
                 files,
-                max_parallel=parallel,
-                threads=threads,
+                max_parallel=cores.parallel,
+                threads=cores.threads,
                 on_change=display.update,
             )
     if sweep.multitask:
@@ -200,13 +229,18 @@ def _on_this_machine(request: SweepRequest, advice: str, *, inline: bool) -> int
     return code or _exit_code(plan)
 
 
-def _record(request: SweepRequest, folder: SweepFolder) -> None:
-    """Record a launch of a sweep. A launch of failed runs only leaves the request to be repeated.
+def _record(request: SweepRequest, folder: SweepFolder, cluster: Literal["local", "slurm"]) -> None:
+    """Record a launch of a sweep. A launch of failed runs only leaves the record as it is.
 
     Otherwise, its changes for one retry, such as `cluster=local`, would hold for all later ones.
+
+    Args:
+        request: the sweep.
+        folder: its folder.
+        cluster: where it is launched.
     """
-    keep = request.sweep.only == "failed"
-    folder.write(request.to_json(), request.sweep.suite, request.planned, keep=keep)
+    suite, keep = request.sweep.suite, request.sweep.only == "failed"
+    folder.write(request.to_json(), suite, request.planned, cluster=cluster, keep=keep)
 
 
 def _use_of_cores(request: SweepRequest, *, gpu: bool, inline: bool) -> CoreUse:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from sweeps.execution import slurm_queries
 from sweeps.execution.submission_lease import submission_lease
@@ -36,8 +37,12 @@ class Cancelled:
     at_work: Collection[str] = ()
 
 
-def cancel_jobs(sweep: SweepFolder) -> Cancelled:
-    """Cancel the user's jobs of a sweep, by id, while no launch submits more of them.
+@contextlib.contextmanager
+def submissions_held_back(runs: Path) -> Iterator[bool]:
+    """Keep launches from submitting jobs meanwhile; yield whether that is possible.
+
+    Args:
+        runs: folder of all runs.
 
     Raises:
         InUseError: a launch has been submitting jobs for long.
@@ -45,26 +50,30 @@ def cancel_jobs(sweep: SweepFolder) -> Cancelled:
     with contextlib.ExitStack() as stack:
         locked = True
         try:
-            stack.enter_context(submission_lease(sweep.runs / FOLDER))
+            stack.enter_context(submission_lease(runs / FOLDER))
         except OSError as error:  # such as a full disk, a reason to cancel
             locked = False
             print(
-                f"{sweep.name}: {sweep.runs / FOLDER} cannot be locked ({error.strerror}); jobs "
-                "that a launch submits at this moment are not cancelled",
+                f"{runs / FOLDER} cannot be locked ({error.strerror}); jobs that a launch submits "
+                "at this moment are not cancelled",
                 flush=True,
             )
-        done = _cancel_jobs(sweep)
-    done.complete = done.complete and locked
-    return done
+        yield locked
 
 
-def _cancel_jobs(sweep: SweepFolder) -> Cancelled:
+def cancel_jobs(sweep: SweepFolder, *, locked: bool) -> Cancelled:
+    """Cancel the user's jobs of a sweep, by id.
+
+    Args:
+        sweep: the sweep.
+        locked: whether no launch can submit more of them (see `submissions_held_back`).
+    """
     on_slurm = [s for s in sweep.submissions() if s.facts["cluster"] == "slurm"]
     if not on_slurm:
         return Cancelled()
     names = [job_name(sweep.name)]
     own = read_queue(names, user=os.getuid())
-    find_lost_arrays(on_slurm)
+    find_lost_arrays(on_slurm, locked=locked)
     everyone = read_queue(names)
     runs = [(job, directories) for s in on_slurm for job, _, directories in s.jobs()]
     if own is None or everyone is None:

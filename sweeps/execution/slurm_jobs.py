@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,14 +176,45 @@ def hand_over(layout: JobLayout, sweep: SweepFolder, then: FollowUp | None = Non
         then: job to submit after them; None for the figures, if the request wants them.
 
     Returns:
-        Whether SLURM has accepted that job, if there is one. It then has accepted the others.
+        Whether SLURM has accepted all jobs.
 
     Raises:
-        UserError: SLURM refuses the jobs.
+        UserError: SLURM refuses the first jobs.
     """
     request = layout.plan.request
     code, folder, facts = _new_submission(layout, sweep)
-    arrays: list[dict[str, object]] = []
+    arrays, complete = _submit_arrays(layout, sweep, code, folder, facts)
+    if then is None and request.sweep.after == "figures":
+        command = ("analysis.make_figures", *figure_arguments(request.runs))
+        then = FollowUp(command, f"{folder}#figures", DRAWS_FIGURES)
+    if then is not None:
+        submitted = [str(array["job"]) for array in arrays if array["job"] is not None]
+        after = [*submitted, *_jobs_at_work(layout.plan)]
+        facts["arrays"] = arrays
+        complete &= submit_follow_up(then, layout.resources, folder, code, after, facts)
+    print(f"Logs: {folder}. Show progress with `python sweeps/status.py`.", flush=True)
+    return complete
+
+
+def _submit_arrays(
+    layout: JobLayout, sweep: SweepFolder, code: Path, folder: Path, facts: Mapping[str, Any]
+) -> tuple[list[dict[str, Any]], bool]:
+    """Submit the arrays of a launch, as far as SLURM accepts them.
+
+    Args:
+        layout: the jobs and their arrays.
+        sweep: folder of their sweep.
+        code: copy of the code that the jobs run.
+        folder: folder of the launch.
+        facts: what else the launch records (see `write_submission`).
+
+    Returns:
+        The records of the arrays, and whether SLURM has accepted all of them.
+
+    Raises:
+        UserError: SLURM refuses the first one, or does not respond to it.
+    """
+    arrays: list[dict[str, Any]] = []
     submitted = _training_jobs(layout, folder, code)
     start = 0
     for size, at_once in zip(layout.sizes, layout.at_once, strict=True):
@@ -192,30 +222,41 @@ def hand_over(layout: JobLayout, sweep: SweepFolder, then: FollowUp | None = Non
         start += size
         elements = [[relative(group, sweep.runs) for group in groups] for groups in jobs]
         comment = f"{folder}#{len(arrays)}"
-        array: dict[str, object] = {"job": None, "elements": elements, "comment": comment}
+        array: dict[str, Any] = {"job": None, "elements": elements, "comment": comment}
+        write_submission(folder, "slurm", arrays=[*arrays, array], **facts)
+        try:
+            array["job"] = slurm.submit(
+                list(itertools.islice(submitted, size)),
+                layout.resources,
+                folder,
+                name=job_name(sweep.name),
+                code=code,
+                at_once=at_once,
+                comment=comment,
+            )
+        except UserError as error:
+            unknown = isinstance(error, slurm.NoAnswerError)
+            kept = [*arrays, *([array] if unknown else [])]
+            write_submission(folder, "slurm", arrays=kept, **facts)
+            if not arrays:
+                raise
+            print(
+                f"warning: {start - size:,} of {len(layout.jobs):,} jobs are submitted, but "
+                f"{'perhaps ' * unknown}not the others ({error}); launch again when some have "
+                "ended",
+                flush=True,
+            )
+            return kept, False
         arrays.append(array)
         write_submission(folder, "slurm", arrays=arrays, **facts)
-        array["job"] = slurm.submit(
-            list(itertools.islice(submitted, size)),
-            layout.resources,
-            folder,
-            name=job_name(sweep.name),
-            code=code,
-            at_once=at_once,
-            comment=comment,
-        )
-        write_submission(folder, "slurm", arrays=arrays, **facts)
         print(f"submitted array {array['job']}: {size:,} of {len(layout.jobs):,} jobs", flush=True)
-    if then is None and request.sweep.after == "figures":
-        command = ("analysis.make_figures", *figure_arguments(request.runs))
-        then = FollowUp(command, f"{folder}#figures", DRAWS_FIGURES)
-    complete = True
-    if then is not None:
-        after = [str(array["job"]) for array in arrays]
-        facts["arrays"] = arrays
-        complete = submit_follow_up(then, layout.resources, folder, code, after, facts)
-    print(f"Logs: {folder}. Show progress with `python sweeps/status.py`.", flush=True)
-    return complete
+    return arrays, True
+
+
+def _jobs_at_work(plan: SweepPlan) -> list[str]:
+    """Return the ids of the jobs in the queue that earlier launches of the runs have submitted."""
+    views = [view for view in plan.views if view.listed and view.state in ACTIVE]
+    return sorted({view.job for view in views if view.job is not None})
 
 
 def submit_follow_up(
@@ -269,8 +310,7 @@ def submit_follow_up(
             write_submission(folder, "slurm", **facts)
         print(
             f"warning: the runs are submitted, but {'perhaps ' * unknown}not the job that "
-            f"{then.purpose} ({error}); run `{shlex.join(('python', '-m', *then.command))}` when "
-            "all runs have ended",
+            f"{then.purpose} ({error}); run `{then.line}` when all runs have ended",
             flush=True,
         )
         return False
@@ -288,14 +328,23 @@ def follow_again(layout: JobLayout, sweep: SweepFolder, then: FollowUp) -> bool:
         then: the follow-up.
 
     Returns:
-        Whether it is in the queue, or not needed.
+        Whether it is in the queue, or not needed; a message says how to continue if no job in the
+        queue trains the runs that are left, so that it would start at once.
     """
-    jobs = {view.job for view in layout.plan.views if view.state in ACTIVE and view.job}
-    if not jobs or is_queued(job_name(sweep.name), then.comment):
+    at_work = any(view.state in ACTIVE for view in layout.plan.views)
+    if not at_work or is_queued(job_name(sweep.name), then.comment):
         return True
+    jobs = _jobs_at_work(layout.plan)
+    if not jobs:
+        print(
+            f"warning: no job in the queue trains the runs that are left, so none {then.purpose}; "
+            f"run `{then.line}` when all runs have ended",
+            flush=True,
+        )
+        return False
     code, folder, facts = _new_submission(layout, sweep)
     facts["arrays"] = []
-    return submit_follow_up(then, layout.resources, folder, code, sorted(jobs), facts)
+    return submit_follow_up(then, layout.resources, folder, code, jobs, facts)
 
 
 def _new_submission(layout: JobLayout, sweep: SweepFolder) -> tuple[Path, Path, dict[str, Any]]:

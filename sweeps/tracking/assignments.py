@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
@@ -15,6 +16,7 @@ class Assignments:
     """Assignments of runs to jobs and processes, from the records of all launches.
 
     Args:
+        runs: folder of all runs.
         submissions: the launches.
         queue: job id → state of the jobs in the queue; None if it is unknown.
         unlisted: folders of the launches whose jobs this queue does not list.
@@ -26,13 +28,14 @@ class Assignments:
 
     def __init__(
         self,
+        runs: Path,
         submissions: Iterable[Submission],
         queue: Mapping[str, str] | None,
         unlisted: Collection[Path],
     ) -> None:
         self.logs: dict[str, str] = {}
         self.files: dict[tuple[str, str], Path] = {}
-        self._queue, self._unlisted = queue, unlisted
+        self._runs, self._queue, self._unlisted = runs, queue, unlisted
         self._jobs: dict[str, list[Assignment]] = {}
         self._last_of_id: dict[str, Submission] = {}
         self._local: set[str] = set()  # run directories whose last launch was without SLURM
@@ -52,7 +55,8 @@ class Assignments:
         """Return the job to which a run was last assigned; None if that was not on SLURM.
 
         A job in the queue counts before a later one that is not: launches on machines whose clocks
-        disagree have times in another order. It also counts before a later launch without SLURM.
+        disagree have times in another order. It also counts before a later launch without SLURM,
+        and so does a job that has ended if that launch was stopped before it started the run.
 
         Args:
             directory: run directory, relative to the folder of all runs.
@@ -62,9 +66,27 @@ class Assignments:
         queued = [one for one, queue in zip(jobs, queues, strict=True) if one[0] in (queue or {})]
         if queued:
             return queued[-1]
-        if not jobs or (directory in self._local and queues[-1] is not None):
+        if not jobs or (queues[-1] is not None and self._begun_here(directory, jobs[-1])):
             return None
         return jobs[-1]
+
+    def _begun_here(self, directory: str, assignment: Assignment) -> bool:
+        """Return whether a launch without SLURM was the last one to start a run.
+
+        Args:
+            directory: run directory, relative to the folder of all runs.
+            assignment: its last job, which has ended.
+        """
+        if directory not in self._local:
+            return False
+        job, rank, submission = assignment
+        try:
+            end = submission.log(job, rank).stat().st_mtime
+        except OSError:  # the job has not started it
+            return True
+        with contextlib.suppress(OSError):
+            return (self._runs / self.logs[directory] / "log.txt").stat().st_mtime >= end
+        return False
 
     def queue_of(self, assignment: Assignment) -> Mapping[str, str] | None:
         """Return the queue that lists a job unless it has ended; None if that is unknown.

@@ -15,8 +15,14 @@ from sweeps.tracking.assignments import Assignments
 from sweeps.tracking.job_logs import error_after_status, last_line
 from sweeps.tracking.silence import silence, silence_in_job
 from sweeps.tracking.slurm_listing import answer_of, unlisted
-from sweeps.tracking.sweep_folder import Submission, SweepFolder, all_sweeps, job_name
-from tdmpc2.common.run.lock import file_system_time, live_holder
+from sweeps.tracking.sweep_folder import (
+    Submission,
+    SubmissionFile,
+    SweepFolder,
+    all_sweeps,
+    job_name,
+)
+from tdmpc2.common.run.lock import Lease, file_system_time, live_holder
 from tdmpc2.common.run.resume_checks import is_past, why_ended
 from tdmpc2.common.run.run_files import SETTLED, read_status, step_of
 from tdmpc2.common.run.schemas import Attempt
@@ -71,7 +77,8 @@ class View:
         silence: what to do about it, if its process or running job has recorded no progress for
             long.
         file: file of the process of its SLURM job, if the job waits or runs.
-        ending: whether no process holds it and its SLURM job is ending. SLURM does not say whether
+        listed: whether `squeue` lists that job.
+        ending: whether it has not ended, but its SLURM job is ending. SLURM does not say whether
             the job then comes back to the queue, as after `scontrol requeue`.
     """
 
@@ -82,6 +89,7 @@ class View:
     message: str = ""
     silence: str = ""
     file: Path | None = None
+    listed: bool = False
     ending: bool = False
 
     @property
@@ -121,7 +129,9 @@ class Observer:
         self.unread: list[tuple[SweepFolder, UserError]] = []
         for sweep in sweeps:
             if not can_list(sweep.path):
-                self.unread.append((sweep, UserError(f"{sweep.path}: cannot be read")))
+                advice = "ask its owner to let you, or launch again when its jobs have ended"
+                damage = UserError(f"{sweep.path}: cannot be read; {advice}")
+                self.unread.append((sweep, damage))
             for record in sweep.records():
                 if isinstance(record, UserError):
                     self.unread.append((sweep, record))
@@ -136,7 +146,7 @@ class Observer:
         elif on_slurm:
             queue = read_queue([job_name(sweep.name) for sweep in sweeps])
         self.knows_jobs = none_lost and queue is not None
-        self._assigned = Assignments(submissions, queue, elsewhere or set())
+        self._assigned = Assignments(runs, submissions, queue, elsewhere or set())
         self._first, self._begun = file_system_time(runs), time.monotonic()
 
     @property
@@ -183,6 +193,8 @@ class Observer:
             view.state = "done"
         elif (holder := live_holder(path, self.now)) is not None:
             view.state, view.silence = "running", silence(path, holder)
+            in_job = job is not None and holder.get("slurm_job") is not None
+            view.ending = in_job and (queue or {}).get(job or "") == "COMPLETING"
         elif job is not None and queue and job in queue:
             self._look_at_job(view, path, queue[job])
         elif state is not None and is_past(status, budget):
@@ -203,7 +215,8 @@ class Observer:
                 view.message += f": {line}"
         if view.state in STARTED:
             self._check_end(view, path, budget)
-        if job is not None and (view.state == "queued" or (queue and job in queue)):
+        view.listed = job is not None and job in (queue or {})
+        if job is not None and (view.state == "queued" or view.listed):
             view.file = self._assigned.files[directory, job]
         return view
 
@@ -259,30 +272,61 @@ def _is_empty(path: Path) -> bool:
     return False
 
 
-def find_lost_arrays(submissions: Iterable[Submission]) -> bool:
-    """Record the ids of job arrays, and of jobs after them, that a launch has not recorded.
+def find_lost_arrays(submissions: Iterable[Submission], *, locked: bool = False) -> bool:
+    """Find the ids of job arrays, and of jobs after them, that a launch has not recorded.
 
     A launch that is killed, or to which `sbatch` does not respond in time, leaves a record without
     a job id. If SLURM has the jobs, their comment names the record.
 
     Args:
-        submissions: launches whose records are completed.
+        submissions: launches whose records are completed: in memory, and on disk unless another
+            process submits or cancels jobs.
+        locked: whether this process holds the lease of these.
 
     Returns:
         Whether that is now known of each job: no id is missing, or `squeue` has responded.
     """
     lost = [s for s in submissions if s.lost()]
-    comments = _comments_in_queue({job_name(s.folder.parent.name) for s in lost}) if lost else {}
-    if comments is None:
+    pairs = _comments_in_queue({job_name(s.folder.parent.name) for s in lost}) if lost else []
+    if pairs is None:
         return False
+    comments = dict(pairs)
     for submission in lost:
-        found = [one for one in submission.lost() if one.get("comment") in comments]
-        for record in found:
-            record["job"] = comments[record["comment"]]
-        if found:
-            with contextlib.suppress(OSError):  # a colleague's folder
-                write_json(submission.folder / "submission.json", submission.facts)
+        if not submission.complete(comments):
+            continue
+        # A launch at work writes its own record; the folder may be a colleague's.
+        with contextlib.suppress(UserError, OSError), contextlib.ExitStack() as stack:
+            if not locked:
+                stack.enter_context(Lease(submission.folder.parents[1]))
+            _complete_record(submission.folder / "submission.json", comments)
     return True
+
+
+def _complete_record(path: Path, comments: Mapping[str, str]) -> None:
+    """Complete a record of a launch, which may have been written since it was read.
+
+    Args:
+        path: its file.
+        comments: comment → id of the job array.
+    """
+    facts = read_json(path, SubmissionFile)
+    if facts is not None and Submission(path.parent, facts).complete(comments):
+        write_json(path, facts)
+
+
+def may_have_jobs(sweep: SweepFolder) -> bool:
+    """Return whether jobs of a sweep with an unread launch are, or may be, in the queue.
+
+    The cluster of a launch with a damaged record is unknown. A folder that this user may not list
+    is that of another user, whose jobs `squeue` lists unless `PrivateData` hides them.
+
+    Args:
+        sweep: a sweep of `Observer.unread`.
+    """
+    if can_list(sweep.path):
+        return True
+    hidden = unlisted([Submission(sweep.path, {})])
+    return hidden is None or bool(hidden) or read_queue([job_name(sweep.name)]) != {}
 
 
 def is_queued(name: str, comment: str) -> bool:
@@ -298,12 +342,14 @@ def is_queued(name: str, comment: str) -> bool:
     comments = _comments_in_queue([name])
     if comments is None:
         raise UserError(NO_ANSWER)
-    job = comments.get(comment)
-    return job is not None and job != os.environ.get("SLURM_JOB_ID")
+    own = os.environ.get("SLURM_JOB_ID")
+    return any(found == comment and job != own for found, job in comments)
 
 
-def _comments_in_queue(job_names: Iterable[str]) -> dict[str, str] | None:
-    """Return the id of the job array with each comment, of all queued arrays of some names.
+def _comments_in_queue(job_names: Iterable[str]) -> list[tuple[str, str]] | None:
+    """Return the comment and id of each queued job array of some names.
+
+    Jobs that continue the same study have the same comment.
 
     Returns:
         None if squeue is missing or does not respond.
@@ -313,7 +359,7 @@ def _comments_in_queue(job_names: Iterable[str]) -> dict[str, str] | None:
     if answer is None:
         return None
     pairs = (line.strip().split("|", 1) for line in answer.splitlines())
-    return {comment: job for job, comment in pairs}
+    return [(comment, job) for job, comment in pairs]
 
 
 def read_queue(job_names: Iterable[str], user: int | None = None) -> dict[str, str] | None:

@@ -68,6 +68,7 @@ class SubmissionFile(TypedDict):
     arrays: NotRequired[list[ArrayRecord]]
     follow_up: NotRequired[FollowUpRecord]
     processes: NotRequired[list[list[str]]]
+    ended: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,17 @@ class Submission:
         ends between the two (see `run_states.find_lost_arrays`).
         """
         return [record for record in self._records() if record["job"] is None]
+
+    def complete(self, comments: Mapping[str, str]) -> bool:
+        """Complete the records of lost jobs that are in the queue; return whether there are any.
+
+        Args:
+            comments: comment of the jobs in the queue → id of their array.
+        """
+        found = [record for record in self.lost() if record.get("comment") in comments]
+        for record in found:
+            record["job"] = comments[record["comment"]]
+        return bool(found)
 
     def arrays(self) -> list[dict[str, Any]]:
         """Return its job arrays that SLURM has accepted."""
@@ -178,6 +190,7 @@ class SweepFolder:
         suite: str | None,
         planned: Sequence[PlannedRun],
         *,
+        cluster: Literal["local", "slurm"],
         keep: bool = False,
     ) -> None:
         """Write the runs of the sweep, and the request of its last launch, to `sweep.json`.
@@ -186,8 +199,13 @@ class SweepFolder:
             request: the request as values of JSON (see `SweepRequest.to_json`).
             suite: suite of the sweep; None if it was launched with `tasks=`.
             planned: the runs.
-            keep: whether to keep the request of an earlier launch instead, if there is one.
+            cluster: where the request is launched.
+            keep: whether to leave the file of an earlier launch as it is, if there is one.
         """
+        if keep:
+            with contextlib.suppress(UserError):  # damaged: written anew
+                if self.read()["runs"]:
+                    return
         self.path.mkdir(parents=True, exist_ok=True)
         rows = [
             {
@@ -203,20 +221,14 @@ class SweepFolder:
             }
             for run in planned
         ]
-        launched: Mapping[str, Any] = {"request": request}
-        if keep:
-            with contextlib.suppress(UserError):  # damaged: written anew
-                former = self.read()
-                kept: Mapping[str, Any] = {
-                    key: former[key] for key in ("request", "words") if key in former
-                }
-                launched = kept or launched
-        write_json(self.path / "sweep.json", {**launched, "suite": suite, "runs": rows})
+        launched = {"request": request, "cluster": cluster, "suite": suite}
+        write_json(self.path / "sweep.json", {**launched, "runs": rows})
 
     def read(self) -> dict[str, Any]:
         """Read `sweep.json`; without it, return an empty sweep.
 
-        Sweeps of version 0.4.0 have the arguments of their last launch (`words`), not a `request`.
+        Sweeps of version 0.4.0 have the arguments of their last launch (`words`), not a `request`
+        and its `cluster`.
 
         Raises:
             UserError: the file is damaged.
@@ -285,6 +297,19 @@ def write_submission(folder: Path, cluster: str, **facts: Any) -> None:
         "launched": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_json(folder / "submission.json", {**common, **facts})
+
+
+def record_end(folder: Path) -> None:
+    """Record that a launch without SLURM has ended; its process may go on with another one.
+
+    Args:
+        folder: folder of the launch.
+    """
+    path = folder / "submission.json"
+    with contextlib.suppress(UserError, OSError):  # such as a full disk
+        facts = read_json(path, SubmissionFile)
+        if facts is not None:
+            write_json(path, {**facts, "ended": datetime.now(UTC).isoformat(timespec="seconds")})
 
 
 def process_file(folder: Path, number: int) -> Path:

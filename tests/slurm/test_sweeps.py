@@ -132,9 +132,11 @@ def test_held_jobs_are_queued_and_are_not_handed_over_twice(
     assert [process.wait() for process in both] == [0, 0]
     assert len(cluster.jobs()) == 4
     assert {view.state for view in sweeping.views(tmp_path).values()} == {"queued"}
-    # Another sweep with some of the same runs submits only the other runs.
-    sweeping.sweep(tmp_path, seeds=6, sbatch="hold", **SHORT)
-    assert len(cluster.jobs()) == 6
+    # Another sweep with some of the same runs submits only the other runs, and figures of all.
+    sweeping.sweep(tmp_path, seeds=6, sbatch="hold", after="figures", **SHORT)
+    assert len(cluster.jobs()) == 7
+    (waits_for,) = set(cluster.call("squeue", "--noheader", "--format=%E").split()) - {"(null)"}
+    assert waits_for.count("afterany:") == 5  # four jobs of one launch, and an array
     capsys.readouterr()
     with pytest.raises(cli.UserError, match="several sweeps found: choose"):
         cancel.main([f"runs={tmp_path}"])

@@ -39,8 +39,10 @@ def write_sweep(
     """Write the folder of a sweep that was launched once."""
     sweep = SweepFolder.of(runs, suite or "tasks", planned)
     options = SweepOptions(tasks="toy-pointmass", seeds=str(len(planned)), cluster="local")
-    sweep.write(SweepRequest(options, {"runs": runs}).to_json(), suite, planned)
-    write_submission(sweep.new_submission(), **{"cluster": "local", **submission})
+    cluster = submission.setdefault("cluster", "local")
+    request = SweepRequest(options, {"runs": runs}).to_json()
+    sweep.write(request, suite, planned, cluster=cluster)
+    write_submission(sweep.new_submission(), **submission)
     return sweep
 
 

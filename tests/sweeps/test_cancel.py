@@ -18,7 +18,7 @@ from sweeps import cancel
 from sweeps.execution import slurm_cancel, submission_lease
 from sweeps.tracking.sweep_folder import SweepFolder, job_name, write_submission
 from tdmpc2.common.run.lock import InUseError, Lease
-from tests.sweeps.directories import one_array, plan, write_sweep
+from tests.sweeps.directories import one_array, plan, write_lease, write_sweep
 from tests.sweeps.fake_slurm import use_fake_slurm
 
 
@@ -168,6 +168,41 @@ def test_jobs_that_a_launch_is_submitting_are_cancelled_too(
         assert cancel.main([f"runs={runs}"]) == 0
     assert scancel.read_text(encoding="utf-8") == "70 71\n"
     assert not (runs / "sweeps" / "lease.json").exists()
+
+
+def test_a_sweep_that_a_launch_is_submitting_is_cancelled_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as that of the next look of a study."""
+    runs = tmp_path / "runs"
+    named = use_fake_slurm(tmp_path / "bin", monkeypatch, answers=4)
+    sweep_of(runs, "70")
+    with contextlib.ExitStack() as launch:
+        launch.enter_context(Lease(runs / "sweeps"))
+
+        def submit(_: float) -> None:
+            sweep_of(runs, "71", 1)
+            launch.close()
+
+        clock = SimpleNamespace(monotonic=time.monotonic, sleep=submit)
+        monkeypatch.setattr(submission_lease, "time", clock)
+        assert cancel.main([f"runs={runs}", "suite=tasks"]) == 0
+    assert sorted(named.read_text(encoding="utf-8").split()) == ["70", "71"]
+
+
+def test_runs_of_jobs_of_another_cancelled_sweep_are_not_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A sweep of more seeds has no jobs of its own for those that were queued before."""
+    runs = tmp_path / "runs"
+    planned = plan(runs, 3)
+    for some, submitted, job in ((planned[:2], planned[:2], "70"), (planned, planned[2:], "71")):
+        write_sweep(runs, some, cluster="slurm", arrays=one_array(runs, submitted, job))
+    for run in planned[:2]:
+        write_lease(run, slurm_job="70")
+    use_fake_slurm(tmp_path / "bin", monkeypatch, answers=4)
+    assert cancel.main([f"runs={runs}", "suite=tasks"]) == 0
+    assert "may go on" not in capsys.readouterr().out
 
 
 def test_a_launch_that_submits_for_long_is_named(

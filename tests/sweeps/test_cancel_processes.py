@@ -16,7 +16,7 @@ import pytest
 from sweeps import cancel
 from sweeps.planning.planned_run import PlannedRun
 from sweeps.tracking.silence import SILENT_SECONDS
-from sweeps.tracking.sweep_folder import write_submission
+from sweeps.tracking.sweep_folder import record_end, write_submission
 from tdmpc2.common.system.processes import identity_of
 from tests.sweeps.directories import one_array, plan, write_sweep
 from tests.sweeps.fake_slurm import use_fake_slurm
@@ -106,6 +106,22 @@ def test_the_processes_of_a_launcher_that_runs_are_left_to_it(
     assert printed.count("\n") == 1
     assert f"launcher process {launcher.pid} is stopping its runs" in printed
     assert launcher.wait(30) == 130
+
+
+def test_a_process_that_goes_on_with_another_launch_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], sleepers: list[subprocess.Popen[bytes]]
+) -> None:
+    """Such as a retry of several sweeps, a study, or a notebook."""
+    launcher = subprocess.Popen(SLEEP)
+    sleepers.append(launcher)
+    first = write_sweep(tmp_path, plan(tmp_path, 1), **identity_of(launcher.pid))
+    second = write_sweep(tmp_path, plan(tmp_path, 2), **identity_of(launcher.pid))
+    record_end(first.path / "0001")
+    assert cancel.main([f"runs={tmp_path}", f"sweep={first.name}"]) == 0
+    assert capsys.readouterr().out == f"{first.name}: nothing is running or queued\n"
+    assert launcher.poll() is None
+    assert cancel.main([f"runs={tmp_path}", f"sweep={second.name}"]) == 0
+    assert launcher.wait(30) == -signal.SIGTERM
 
 
 def test_processes_inside_an_allocation_are_stopped_and_those_of_queued_jobs_left_to_slurm(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 from sweeps.execution import job
 from sweeps.execution.job import TrainingJob
 from sweeps.execution.process_file import write_file
-from tests.sweeps.directories import plan
+from tests.sweeps.directories import plan, write_lease
 
 
 @pytest.mark.parametrize(("restarts", "used"), [(None, "previous"), ("1", "latest")])
@@ -108,3 +110,46 @@ def test_a_file_that_cannot_be_read_does_not_prevent_the_requeue(
     printed = capsys.readouterr().err
     assert "not waiting for the other processes (UserError: " in printed
     assert not printed.startswith("error: ")  # which would count as the reason of a failure
+
+
+@pytest.mark.parametrize(("holder", "waits"), [("7", True), ("999", False), (None, False)])
+def test_a_run_that_was_started_again_in_another_job_is_not_waited_for(
+    holder: str | None, waits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = plan(tmp_path, 2)
+    files = [write_file(tmp_path, i, [run], {"runs": tmp_path}) for i, run in enumerate(planned, 1)]
+    write_lease(planned[1], slurm_job=holder)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    slept: list[float] = []
+    clock = SimpleNamespace(monotonic=lambda: 60.0 * len(slept), sleep=slept.append)
+    monkeypatch.setattr(job, "time", clock)
+    TrainingJob(files, tmp_path)._wait_for_others(0)
+    assert bool(slept) == waits
+
+
+STOPPED_JOB = """
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+
+from sweeps.execution import job
+from tdmpc2.common.system.errors import StoppedError
+
+class Stopped(job.TrainingJob):
+    def _train(self, file):
+        error = StoppedError("stopped")
+        error.signal = signal.SIGUSR2
+        raise error
+
+job.code_snapshot.verify = lambda code: None
+job.submitit.JobEnvironment = lambda: SimpleNamespace(job_id="7_1", global_rank=0)
+Stopped([Path("missing.json")], Path())()
+"""
+
+
+def test_a_full_disk_does_not_prevent_the_requeue(asked: Path) -> None:
+    """Messages of the job go to its log."""
+    scontrol(asked, 0, "")
+    with open("/dev/full", "wb") as full:
+        subprocess.run([sys.executable, "-c", STOPPED_JOB], stdout=full, stderr=full)
+    assert asked.read_text(encoding="utf-8") == "requeue 7_1\n"

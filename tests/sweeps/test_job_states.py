@@ -123,7 +123,9 @@ def test_a_job_that_is_ending_may_come_back(
         write_status(run, recorded, BUDGET if recorded == "COMPLETED" else 100)
     (view,) = see(tmp_path, planned)
     assert (view.state, view.ending) == (state, ending)
-    write_lease(run)  # its process still saves
+    write_lease(run, slurm_job="7")  # its process still saves
+    assert see(tmp_path, planned)[0].ending == ending
+    write_lease(run)  # a process outside of SLURM has started it again
     assert not see(tmp_path, planned)[0].ending
 
 
@@ -235,6 +237,25 @@ def test_a_later_launch_on_this_machine_counts(
         again = one_array(tmp_path, planned, "8")
         write_sweep(tmp_path, planned, cluster="slurm", arrays=again, launched=THIRD)
         assert [one.job for one in see(tmp_path, planned)] == ["8_0", "8_1"]
+
+
+def test_a_launch_on_this_machine_that_was_stopped_early_leaves_runs_failed(
+    queue: dict[str, str], tmp_path: Path
+) -> None:
+    """It had not started them: the logs of their jobs still say why they have failed."""
+    planned = plan(tmp_path, 2)
+    arrays = one_array(tmp_path, planned, "7")
+    sweep = write_sweep(tmp_path, planned, cluster="slurm", arrays=arrays, launched=FIRST)
+    write_status(planned[1], "INTERRUPTED", 100)
+    planned[1].log.touch()  # of an earlier launch
+    for file in planned[1].directory.iterdir():
+        os.utime(file, (1, 1))
+    for rank in (0, 1):
+        (sweep.path / "0001" / f"7_{rank}_0_log.err").write_text("error: refused\n")
+    processes = [relative([run], tmp_path) for run in planned]
+    write_sweep(tmp_path, planned, processes=processes, launched=SECOND)
+    found = [(view.state, view.message) for view in see(tmp_path, planned)]
+    assert found == [("failed", "refused")] * 2
 
 
 def test_without_squeue_a_job_before_a_launch_on_this_machine_may_wait(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sweeps import retry
+from sweeps import retry, status
 from sweeps.execution import launching
 from sweeps.planning.request import SweepRequest
 from sweeps.tracking.sweep_folder import SweepFolder, write_submission
@@ -30,7 +31,7 @@ def edit(sweep: SweepFolder, *, of_0_4_0: bool = False, **options: Any) -> dict[
     path = sweep.path / "sweep.json"
     facts = json.loads(path.read_text(encoding="utf-8"))
     if of_0_4_0:
-        del facts["request"]
+        del facts["request"], facts["cluster"]
         given = [f"{key}={value}" for key, value in options.items()]
         facts["words"] = ["tasks=toy-pointmass", f"seeds={len(facts['runs'])}", *given]
     else:
@@ -64,9 +65,29 @@ def test_a_limit_on_jobs_is_no_number_of_local_processes(
     given = {"cluster": "local", "max_parallel": "4"}
     assert retry.again(sweep, given).sweep.max_parallel == 4
     assert capsys.readouterr().out == ""
-    assert retry.again(sweep, {}).sweep.max_parallel == 200
-    write_submission(sweep.new_submission(), "local")  # so it was meant for this machine
+    request = retry.again(sweep, {})
+    assert request.sweep.max_parallel == 200
+    launching._record(request, sweep, "local")  # a retry, which leaves the request as it is
+    write_submission(sweep.new_submission(), "local")
+    assert retry.again(sweep, {"cluster": "local"}).sweep.max_parallel is None
+    everything = replace(request, sweep=replace(request.sweep, only="all"))
+    launching._record(everything, sweep, "local")  # so it was meant for this machine
     assert retry.again(sweep, {"cluster": "local"}).sweep.max_parallel == 200
+
+
+def test_a_retry_with_another_budget_leaves_that_of_the_sweep(tmp_path: Path) -> None:
+    planned = plan(tmp_path, 2, env_steps=100)
+    write_status(planned[0], "FAILED", 10)
+    write_status(planned[1], "COMPLETED", 100)
+    sweep = write_sweep(tmp_path, planned)
+    edit(sweep, env_steps=100)
+    request = retry.again(sweep, {"env_steps": "200"})
+    assert {run.spec.budget for run in request.planned} == {200}
+    launching._record(request, sweep, "local")
+    assert [view.state for _, view in status.look(tmp_path, [sweep])] == ["failed", "done"]
+    (sweep.path / "sweep.json").write_text("{")
+    launching._record(request, sweep, "local")
+    assert [row["budget"] for row in sweep.rows()] == [200, 200]
 
 
 @pytest.mark.parametrize("of_0_4_0", [False, True])
@@ -85,7 +106,9 @@ def test_what_a_retry_is_given_holds_for_it_alone(
     key = "words" if of_0_4_0 else "request"
     assert after[key] == before[key]
     assert [row["seed"] for row in after["runs"]] == [1, 2]
-    assert len(sweep.submissions()) == 2
+    former, last = sweep.submissions()
+    assert "ended" in last.facts
+    assert "ended" not in former.facts
 
 
 @pytest.mark.parametrize("of_0_4_0", [False, True])

@@ -1,74 +1,26 @@
-"""Submission of sweeps to a simulated SLURM: submit limits, the job after the runs, studies."""
+"""Submission of sweeps to a simulated SLURM: submit limits, the job after the runs, states."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sweeps import launch, status
+from sweeps import launch
 from sweeps.execution import slurm, slurm_queries
-from sweeps.execution.slurm_queries import Partition
-from sweeps.planning.request import SweepRequest
-from sweeps.studies import go_on
-from sweeps.studies.running import read_request
 from sweeps.tracking import run_states
 from sweeps.tracking.run_states import is_queued
 from sweeps.tracking.sweep_folder import all_sweeps
 from tdmpc2.common.system.errors import UserError
-from tests.analysis.run_files import write_run
-from tests.runs import TINY
-
-SETTINGS = [f"{key}={value}" for key, value in TINY.items() if key != "task"]
-STUDY = ["tasks=toy-pointmass", *SETTINGS, "variants=default,num_q=3", "until=decided", "looks=2,3"]
-
-
-class Simulated:
-    """A cluster with a submit limit, which nothing leaves."""
-
-    def __init__(self, limit: int | None = None) -> None:
-        self.limit, self.num_jobs = limit, 0
-        self.comments: list[str] = []
-        self.queue: dict[str, str] = {}
-        self.refused = "#none"
-
-    def left(self) -> int | None:
-        return None if self.limit is None else self.limit - self.num_jobs
-
-    def submit(self, jobs: Sequence[Any], *_: Any, comment: str, **options: Any) -> str:
-        over = self.limit is not None and self.num_jobs + len(jobs) > self.limit
-        if over or comment.endswith(self.refused):
-            raise slurm.UserError("SLURM refuses the jobs: AssocMaxSubmitJobLimit")
-        self.num_jobs += len(jobs)
-        self.comments.append(comment)
-        job = str(len(self.comments))
-        names = [job] if len(jobs) == 1 else [f"{job}_{index}" for index in range(len(jobs))]
-        self.queue |= dict.fromkeys(names, "PENDING")
-        return job
+from tests.sweeps.simulated_slurm import SETTINGS, Simulated, simulate
 
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Simulated:
-    """Replace every query of SLURM, and the submission."""
-    simulated = Simulated()
-    partition = Partition("main", True, None, False)
-    monkeypatch.setattr(slurm_queries, "choose", lambda wanted: "slurm")
-    monkeypatch.setattr(slurm_queries, "choose_partition", lambda wanted: partition)
-    monkeypatch.setattr(slurm_queries, "preemption_of", lambda name: "OFF")
-    monkeypatch.setattr(slurm_queries, "max_array_size", lambda: 1001)
-    monkeypatch.setattr(slurm_queries, "cluster_name", lambda: "lab")
-    monkeypatch.setattr(slurm_queries, "jobs_left", simulated.left)
-    monkeypatch.setattr(slurm, "check", lambda resources: None)
-    monkeypatch.setattr(slurm, "submit", simulated.submit)
-    monkeypatch.setattr("sweeps.execution.code_snapshot.take", lambda root, to: to / "copy")
-    monkeypatch.setattr("sweeps.execution.slurm_jobs.is_queued", lambda name, comment: False)
-    monkeypatch.setattr(run_states, "read_queue", lambda names: simulated.queue)
-    monkeypatch.setattr(run_states, "unlisted", lambda submissions: set())
-    return simulated
+    return simulate(monkeypatch)
 
 
 def sweep(runs: Path, *more: str) -> int:
@@ -118,6 +70,39 @@ def test_runs_stay_submitted_if_the_job_after_them_is_refused(
     assert submission.facts["slurm_cluster"] == "lab"
 
 
+@pytest.mark.parametrize("unknown", [False, True])
+def test_arrays_that_slurm_has_accepted_count_if_it_refuses_the_next_one(
+    unknown: bool,
+    cluster: Simulated,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The limits of a QOS are not known beforehand."""
+    monkeypatch.setattr(slurm_queries, "max_array_size", lambda: 2)
+    cluster.refused = "#1"
+    cluster.refusal = slurm.NoAnswerError if unknown else UserError
+    runs = tmp_path / "runs"
+    assert sweep(runs, "after=figures") == launch.LEFT_OUT
+    line = f"warning: 2 of 3 jobs are submitted, but {'perhaps ' * unknown}not the others (SLURM"
+    assert line in capsys.readouterr().out
+    (submission,) = all_sweeps(runs)[0].submissions()
+    assert submission.job_ids() == ["1", "2"]
+    assert len(submission.lost()) == unknown
+    assert (submission.follow_up() or {})["after"] == ["1"]
+
+
+def test_nothing_is_recorded_as_submitted_if_slurm_refuses_the_first_array(
+    cluster: Simulated, tmp_path: Path
+) -> None:
+    cluster.refused = "#0"
+    with pytest.raises(UserError, match="SLURM refuses the jobs"):
+        sweep(tmp_path, "after=figures")
+    (submission,) = all_sweeps(tmp_path)[0].submissions()
+    assert (submission.job_ids(), submission.lost()) == ([], [])
+    assert cluster.num_jobs == 0
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, slurm.NoAnswerError])
 def test_the_job_after_the_runs_is_found_if_its_id_was_not_recorded(
     error: type[BaseException],
@@ -145,7 +130,9 @@ def test_the_job_after_the_runs_is_found_if_its_id_was_not_recorded(
     (folder,) = all_sweeps(tmp_path)
     (before,) = folder.submissions()
     assert before.job_ids() == ["1"]
-    monkeypatch.setattr(run_states, "_comments_in_queue", lambda names: {cluster.comments[-1]: "2"})
+    monkeypatch.setattr(
+        run_states, "_comments_in_queue", lambda names: [(cluster.comments[-1], "2")]
+    )
     run_states.find_lost_arrays([before])
     (after,) = folder.submissions()
     assert before.job_ids() == after.job_ids() == ["1", "2"]
@@ -217,6 +204,14 @@ def test_a_launch_is_refused_while_a_record_of_its_runs_cannot_be_read(
     with pytest.raises(UserError, match=f"{record.parents[1].name}: cannot be read"):
         sweep(tmp_path, "num_q=4")
     assert cluster.num_jobs == 6
+    with monkeypatch.context() as patch:
+        patch.setattr(run_states, "unlisted", lambda launches: {one.folder for one in launches})
+        patch.setattr(run_states, "read_queue", lambda names: {})
+        with pytest.raises(UserError, match="cannot be read; ask its owner"):  # jobs are hidden
+            sweep(tmp_path, "num_q=4")
+    cluster.queue.clear()
+    assert sweep(tmp_path, "num_q=4") == 0  # without jobs, nothing can be submitted twice
+    assert cluster.num_jobs == 9
 
 
 def test_runs_of_jobs_that_are_ending_are_left_to_them(
@@ -225,6 +220,10 @@ def test_runs_of_jobs_that_are_ending_are_left_to_them(
     """SLURM does not say whether such a job, e.g. a cancelled one, comes back to the queue."""
     assert sweep(tmp_path) == 0
     cluster.queue |= {"1_0": "COMPLETING", "1_1": "COMPLETING"}
+    (sweep_folder,) = all_sweeps(tmp_path)
+    saving = tmp_path / sweep_folder.rows()[0]["directory"]
+    saving.mkdir(parents=True)
+    (saving / "lease.json").write_text('{"token": "t", "slurm_job": "2"}')
     capsys.readouterr()
     assert sweep(tmp_path) == launch.LEFT_OUT
     printed = capsys.readouterr().out
@@ -233,6 +232,7 @@ def test_runs_of_jobs_that_are_ending_are_left_to_them(
     assert "3 queued or running, 0 to do" in printed
     assert sweep(tmp_path, "only=failed") == 0
     assert cluster.num_jobs == 3
+    (saving / "lease.json").unlink()
     cluster.queue = {"1_0": "PENDING"}  # one was requeued
     assert sweep(tmp_path) == 0
     assert cluster.num_jobs == 5
@@ -251,73 +251,6 @@ def test_runs_that_another_seed_of_their_process_holds_back_are_named(
     assert len(lines) == 2  # in the plan and at the end
     assert "left out" not in printed
     assert cluster.num_jobs == 1
-
-
-def test_a_study_names_the_command_that_goes_on(
-    cluster: Simulated, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Also if another launch has submitted the runs, but not the job after them."""
-    for refused, code, num_jobs in (("#look", 4, 4), ("#look", 4, 4), ("#none", 0, 5)):
-        cluster.refused = refused
-        assert launch.main([*STUDY, f"runs={tmp_path}"]) == code
-        (study,) = (tmp_path / "studies").iterdir()
-        command = f"run `python -m sweeps.studies.go_on study={study}` when all runs have ended"
-        assert (command in capsys.readouterr().out) == (code == 4)
-        assert cluster.num_jobs == num_jobs
-    status.main([f"runs={tmp_path}"])
-    line = "after all runs have ended: job 2 decides and starts the next look\n"
-    assert line in capsys.readouterr().out
-
-
-def test_a_job_that_goes_on_leaves_cancelled_runs_to_the_user(
-    cluster: Simulated, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """They had not begun when they were cancelled, so they look like runs that were never due."""
-    assert launch.main([*STUDY, f"runs={tmp_path}"]) == 0
-    (study,) = (tmp_path / "studies").iterdir()
-    for num_jobs in (5, 10):  # four runs and the job after them
-        assert cluster.num_jobs == num_jobs
-        cluster.queue.clear()
-        capsys.readouterr()
-        assert go_on.main([f"study={study}"]) == 1
-        assert "Look at 2 seeds: 4 runs failed or stopped" in capsys.readouterr().out
-        assert cluster.num_jobs == num_jobs
-        assert launch.main([*STUDY, f"runs={tmp_path}"]) == 0
-
-
-def test_a_job_that_goes_on_submits_what_the_submit_limit_has_left_out(
-    cluster: Simulated, tmp_path: Path
-) -> None:
-    """Also runs that a cancelled launch had submitted, as the user has launched them again."""
-    assert launch.main([*STUDY, f"runs={tmp_path}"]) == 0
-    cluster.queue.clear()
-    cluster.limit = cluster.num_jobs + 3  # two runs and the job after them
-    assert launch.main([*STUDY, f"runs={tmp_path}"]) == 0
-    cluster.limit = None
-    cluster.queue.clear()
-    (sweep_folder,) = all_sweeps(tmp_path)
-    ended = {place for *_, places in sweep_folder.submissions()[-1].jobs() for place in places}
-    assert len(ended) == 2
-    for run in SweepRequest.from_arguments([*STUDY, f"runs={tmp_path}", "seeds=2"]).planned:
-        if str(run.directory.relative_to(tmp_path)) in ended:
-            tag = run.directory.name.partition("-")[2]
-            write_run(tmp_path, {}, variant=run.spec.variant, task=run.spec.task,
-                      seed=run.spec.seed, tag=tag, budget=run.spec.budget,
-                      state="DIVERGED")  # fmt: skip
-    (study,) = (tmp_path / "studies").iterdir()
-    assert go_on.main([f"study={study}"]) == 0
-    assert cluster.num_jobs == 5 + 3 + 3
-
-
-def test_a_study_goes_on_where_its_folder_was_moved_to(cluster: Simulated, tmp_path: Path) -> None:
-    old, new = tmp_path / "old", tmp_path / "new"
-    assert launch.main([*STUDY, f"runs={old}"]) == 0
-    old.rename(new)
-    (study,) = (new / "studies").iterdir()
-    assert read_request(study).launch.runs == new
-    assert go_on.main([f"study={study}"]) == 0  # submits the next job after the runs
-    assert cluster.comments[-1] == f"{study}#look"
-    assert not old.exists()
 
 
 @pytest.mark.parametrize(

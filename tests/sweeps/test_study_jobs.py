@@ -1,0 +1,133 @@
+"""Studies on a simulated SLURM: the jobs of their looks, and those that go on with them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sweeps import launch, status
+from sweeps.planning.request import SweepRequest
+from sweeps.studies import go_on
+from sweeps.studies.running import read_request
+from sweeps.tracking.sweep_folder import all_sweeps
+from tests.analysis.run_files import write_run
+from tests.sweeps.simulated_slurm import SETTINGS, Simulated, simulate
+
+STUDY = ["tasks=toy-pointmass", *SETTINGS, "variants=default,num_q=3", "until=decided", "looks=2,3"]
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Simulated:
+    return simulate(monkeypatch)
+
+
+def test_a_study_names_the_command_that_goes_on(
+    cluster: Simulated, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also if another launch has submitted the runs, but not the job after them."""
+    for refused, code, num_jobs in (("#look", 4, 4), ("#look", 4, 4), ("#none", 0, 5)):
+        cluster.refused = refused
+        assert launch.main([*STUDY, f"runs={tmp_path}"]) == code
+        (study,) = (tmp_path / "studies").iterdir()
+        command = f"run `python -m sweeps.studies.go_on study={study}` when all runs have ended"
+        assert (command in capsys.readouterr().out) == (code == 4)
+        assert cluster.num_jobs == num_jobs
+    status.main([f"runs={tmp_path}"])
+    line = "after all runs have ended: job 2 decides and starts the next look\n"
+    assert line in capsys.readouterr().out
+
+
+def test_a_job_that_goes_on_leaves_cancelled_runs_to_the_user(
+    cluster: Simulated, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They had not begun when they were cancelled, so they look like runs that were never due."""
+    assert launch.main([*STUDY, f"runs={tmp_path}"]) == 0
+    (study,) = (tmp_path / "studies").iterdir()
+    for num_jobs in (5, 10):  # four runs and the job after them
+        assert cluster.num_jobs == num_jobs
+        cluster.queue.clear()
+        capsys.readouterr()
+        assert go_on.main([f"study={study}"]) == 1
+        assert "Look at 2 seeds: 4 runs failed or stopped" in capsys.readouterr().out
+        assert cluster.num_jobs == num_jobs
+        assert launch.main([*STUDY, f"runs={tmp_path}"]) == 0
+
+
+def test_a_job_that_goes_on_submits_what_the_submit_limit_has_left_out(
+    cluster: Simulated, tmp_path: Path
+) -> None:
+    """Also runs that a cancelled launch had submitted, as the user has launched them again."""
+    assert launch.main([*STUDY, f"runs={tmp_path}"]) == 0
+    cluster.queue.clear()
+    cluster.limit = cluster.num_jobs + 3  # two runs and the job after them
+    assert launch.main([*STUDY, f"runs={tmp_path}"]) == 0
+    cluster.limit = None
+    cluster.queue.clear()
+    (sweep_folder,) = all_sweeps(tmp_path)
+    ended = {place for *_, places in sweep_folder.submissions()[-1].jobs() for place in places}
+    assert len(ended) == 2
+    for run in SweepRequest.from_arguments([*STUDY, f"runs={tmp_path}", "seeds=2"]).planned:
+        if str(run.directory.relative_to(tmp_path)) in ended:
+            tag = run.directory.name.partition("-")[2]
+            write_run(tmp_path, {}, variant=run.spec.variant, task=run.spec.task,
+                      seed=run.spec.seed, tag=tag, budget=run.spec.budget,
+                      state="DIVERGED")  # fmt: skip
+    (study,) = (tmp_path / "studies").iterdir()
+    assert go_on.main([f"study={study}"]) == 0
+    assert cluster.num_jobs == 5 + 3 + 3
+
+
+def test_a_study_goes_on_where_its_folder_was_moved_to(cluster: Simulated, tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    assert launch.main([*STUDY, f"runs={old}"]) == 0
+    old.rename(new)
+    (study,) = (new / "studies").iterdir()
+    assert read_request(study).launch.runs == new
+    assert go_on.main([f"study={study}"]) == 0  # submits the next job after the runs
+    assert cluster.comments[-1] == f"{study}#look"
+    assert not old.exists()
+
+
+def test_runs_of_an_earlier_launch_that_were_cancelled_are_left_to_the_user(
+    cluster: Simulated, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The study was launched again meanwhile, since a run of the look had failed."""
+    assert launch.main([*STUDY, f"runs={tmp_path}"]) == 0
+    (sweep_folder,) = all_sweeps(tmp_path)
+    jobs = {job: tmp_path / places[0] for job, _, places in sweep_folder.submissions()[0].jobs()}
+    failed, cancelled, *others = jobs
+    del cluster.queue[failed]
+    jobs[failed].mkdir(parents=True)
+    status_file = {"state": "FAILED", "env_step": 10, "message": ""}
+    (jobs[failed] / "status.json").write_text(json.dumps(status_file))
+    assert launch.main([*STUDY, f"runs={tmp_path}"]) == 0
+    last = sweep_folder.submissions()[-1]
+    assert len(list(last.jobs())) == 1
+    assert (last.follow_up() or {})["after"] == ["3", cancelled, *others]
+    del cluster.queue[cancelled]
+    capsys.readouterr()
+    (study,) = (tmp_path / "studies").iterdir()
+    assert go_on.main([f"study={study}"]) == 1
+    assert "Look at 2 seeds: 1 run failed or stopped" in capsys.readouterr().out
+    assert cluster.num_jobs == 5 + 2
+
+
+def test_no_job_follows_runs_that_no_job_trains(
+    cluster: Simulated, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are trained by hand: such a job would start at once, and submit itself again."""
+    assert launch.main([*STUDY, f"runs={tmp_path}"]) == 0
+    cluster.queue.clear()
+    (sweep_folder,) = all_sweeps(tmp_path)
+    for row in sweep_folder.rows():
+        (tmp_path / row["directory"]).mkdir(parents=True)
+        (tmp_path / row["directory"] / "lease.json").write_text('{"token": "t"}')
+    (study,) = (tmp_path / "studies").iterdir()
+    capsys.readouterr()
+    assert go_on.main([f"study={study}"]) == launch.LEFT_OUT
+    line = "so none decides and starts the next look; run `python -m sweeps.studies.go_on study="
+    assert line in capsys.readouterr().out
+    assert cluster.num_jobs == 5
+    assert len(sweep_folder.submissions()) == 1
