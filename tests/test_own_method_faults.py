@@ -128,6 +128,26 @@ def test_states_that_a_checkpoint_can_hold(monkeypatch: pytest.MonkeyPatch) -> N
     made(monkeypatch, {**members, "state_fields": tuple(members)})
 
 
+def test_tensors_are_restored_in_place_and_on_their_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = ("alpha", "means", "later")
+    agent = made(monkeypatch, {"state_fields": fields, **dict.fromkeys(fields)})
+    agent.alpha = torch.zeros(1, requires_grad=True)
+    agent.means = {"obs": [torch.zeros(2), 3]}
+    alpha, mean = agent.alpha, agent.means["obs"][0]
+    agent.device = torch.device("meta")  # stands for a GPU
+    saved = {
+        "alpha": torch.ones(1),
+        "means": {"obs": [torch.ones(2), 4]},
+        "later": (torch.ones(3),),
+    }
+    agent.load_state_dict(saved)
+    assert agent.alpha is alpha
+    assert (alpha.item(), alpha.requires_grad) == (1, True)
+    assert agent.means["obs"][0] is mean
+    assert (mean.tolist(), agent.means["obs"][1]) == ([1, 1], 4)
+    assert agent.later[0].device == agent.device
+
+
 @pytest.mark.parametrize(
     "actions", [np.zeros((3, 2)), torch.zeros(3, 2, dtype=torch.float64), [[0, 0.5]] * 3]
 )
