@@ -139,6 +139,22 @@ def test_its_modules_may_have_the_names_of_files_of_the_suite(folder: Path) -> N
     assert "batch_size=8" in shown.stdout, shown.stderr
 
 
+def test_paths_and_texts_with_a_slash_are_settings(folder: Path) -> None:
+    fields = "file: Path | None = None\n    kind: str = 'plain'\n    lr: float"
+    check = "assert isinstance(config.file, Path)\n        super().__init__(config"
+    code = CODE.replace("lr: float", fields).replace("super().__init__(config", check)
+    (folder / "paths.py").write_text(
+        code.replace("import numpy", "from pathlib import Path\nimport numpy")
+    )
+    own = ("method=paths:Pursuit", "file=/tmp/x", "kind=../../a", f"runs={folder / 'paths'}")
+    for _ in range(2):
+        done = python(folder, "-m", "tdmpc2.train", *own, *QUICK)
+        assert done.returncode == 0, done.stderr
+    assert "already finished" in done.stdout
+    (spec,) = (folder / "paths").glob("*/*/*/*/spec.json")
+    assert '"file": "/tmp/x"' in spec.read_text()
+
+
 @pytest.mark.parametrize("command", ["tdmpc2.train", "sweeps.launch"])
 def test_settings_with_the_name_of_an_option_are_refused(folder: Path, command: str) -> None:
     (folder / "twice.py").write_text(CODE.replace("lr: float = 1e-2", "seeds: int = 3"))
