@@ -337,6 +337,10 @@ class Agent(Protocol):
         """Seed the planning noise of the next evaluation."""
         ...
 
+    def follow_evaluation(self) -> None:
+        """Change the parameters as an evaluation of all tasks in another process has done."""
+        ...
+
     def accelerable(self) -> Accelerable:
         """Declare what can be replaced by compiled and native versions."""
         ...

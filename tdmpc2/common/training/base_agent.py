@@ -156,6 +156,9 @@ class BaseAgent(abc.ABC):
         """Seed the noise of evaluation."""
         self.eval_noise.generator.manual_seed(seed)
 
+    def follow_evaluation(self) -> None:  # noqa: B027  (a default, not an abstract method)
+        """Change the parameters as `act` does in an evaluation of all tasks; by default not."""
+
     def state_dict(self) -> dict[str, Any]:
         """Return all that a resume needs."""
         state: dict[str, Any] = {name: getattr(self, name) for name in self.state_fields}
