@@ -133,6 +133,21 @@ def test_an_evaluation_of_a_damaged_checkpoint_names_the_one_before(unfinished: 
         assert (done.code, done.err) == (2, f"error: {path}: {damage}; {advice}\n")
 
 
+def test_a_refused_start_does_not_decide_how_the_run_continues(
+    unfinished: Path, undisturbed: Path
+) -> None:
+    directory = run_directory(unfinished)
+    names = ("numeric.json", "attempts.json", "checkpoints/000000000150/state.pt")
+    before = {name: (directory / name).read_bytes() for name in names}
+    flip(directory / names[-1])
+    changes = {"threads": 2, "allow_numeric_change": "true", "allow_commit_change": "true"}
+    assert "the checkpoint is damaged" in refusal(unfinished, **changes)
+    flip(directory / names[-1])
+    assert {name: (directory / name).read_bytes() for name in names} == before
+    assert tiny(unfinished).code == 0
+    assert outcome(unfinished) == outcome(undisturbed)
+
+
 def test_damaged_records_are_named(unfinished: Path) -> None:
     directory = run_directory(unfinished)
     os.truncate(directory / "eval.csv", 100)
