@@ -132,9 +132,11 @@ class ReplayBuffer(Protocol):
     """Methods of a replay buffer that the trainer uses; how to sample is up to the agents.
 
     Attributes:
+        capacity: number of rows; an episode takes one more than it has transitions.
         num_added: number of episodes ever added.
     """
 
+    capacity: int
     num_added: int
 
     @property
