@@ -134,6 +134,9 @@ def test_identity_and_name() -> None:
     assert plain.variant == "finetuned"
     assert spec(init_embedding="random").variant == "finetuned-random"
     assert spec(overrides={"lr": 1e-3}).variant == "finetuned+lr-0.001"
+    assert spec(overrides={"lr": 3e-4, "seed_with": "agent"}) == plain
+    other = finetune.finetune_spec(make_model(lr=1e-3), "toy-pointmass", 1, overrides={"lr": 3e-4})
+    assert other.variant == "finetuned+lr-0.0003"
     others = [spec(init_embedding="random"), spec(init_embedding="walker-walk")]
     weights = {**model.weights, "task_embedding": model.weights["task_embedding"] + 1}
     others.append(finetune.finetune_spec(model._replace(weights=weights), "toy-pointmass", 1))
