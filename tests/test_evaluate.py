@@ -10,6 +10,7 @@ import pytest
 
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import write_json
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.evaluate import main, usage
 from tdmpc2.runners.specs import make_spec
 from tests.envs.test_assets import YCB, change, write_ycb
@@ -135,6 +136,5 @@ def test_other_models_than_those_of_the_run_are_refused(
     write_json(run / "spec.json", spec.to_json())
     change(mesh)
     now = make_spec("tdmpc2", "pick-ycb", 1, assets="unknown").assets
-    done = evaluate(f"run={run}")
-    assert done.code == 2
-    assert f"contains {now} assets, but the run uses {spec.assets}" in done.err
+    with pytest.raises(UserError, match=f"contains {now} assets, but the run uses {spec.assets};"):
+        main([f"run={run}", "compile=false"])
