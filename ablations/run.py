@@ -195,14 +195,16 @@ def _no_such_value(flag: str, value: str, values: Sequence[str], base: Base) -> 
 def make_base(line: CommandLine) -> Base:
     """Build the base of the comparison from the options and the shared settings."""
     own, multitask = dict(line.settings), line.options.multitask
-    size = TDMPC2Config.model_size if multitask is None else MULTITASK_SIZE
-    if not line.options.quick and own.get("model_size") == size:
-        del own["model_size"]  # the default agent has it
+    common = dict(SMOKE.overrides["tdmpc2"]) if line.options.quick else {}
+    if multitask is not None:
+        common["model_size"] = MULTITASK_SIZE
+    size = {key: value for key, value in own.items() if key == "model_size"}
+    default = dict(vars(make_config("tdmpc2", {**common, **size}, multitask)))
+    default["model_size"] = make_config("tdmpc2", common, multitask).model_size
+    own = {key: value for key, value in own.items() if value != default[key]}
     shown = tuple((key, line.texts[key]) for key in own)
     names = ["quick"] * line.options.quick + [variant_name(shown)] * bool(own)
-    settings = {**(SMOKE.overrides["tdmpc2"] if line.options.quick else {}), **own}
-    if multitask is not None:
-        settings.setdefault("model_size", size)
+    settings = {**common, **own}
     config = make_config("tdmpc2", settings, multitask)
     return Base("+".join(names) or "default", {**settings, **line.switches}, config)
 

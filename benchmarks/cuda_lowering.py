@@ -167,7 +167,7 @@ def use(counter: LaunchCounter, agent: Any, make_graph: Callable[[], Any]) -> No
     if gpu_forms.wanted(agent.device):
         module, _, table = accelerable.gpu_layers.partition(":")
         layers = getattr(importlib.import_module(module), table)
-        layers._replace(load=lambda: True).install(accelerable.networks)
+        layers._replace(load=lambda _device: True).install(accelerable.networks, accelerable.device)
     options = gpu_options()
     for slot in accelerable.compiled:
         setattr(slot.owner, slot.name, counter.compile(getattr(slot.owner, slot.name), options))

@@ -66,7 +66,9 @@ def _use_native_layers(accelerable: Accelerable, *, fused: bool) -> bool:
     if layers is None:
         return False
     module, _, table = layers.partition(":")
-    return getattr(importlib.import_module(module), table).install(accelerable.networks)
+    return getattr(importlib.import_module(module), table).install(
+        accelerable.networks, accelerable.device
+    )
 
 
 def replace_functions(accelerable: Accelerable, compiler: Compiler) -> None:

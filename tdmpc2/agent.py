@@ -188,6 +188,10 @@ class TDMPC2(BaseAgent):
         )
         return action.cpu().numpy()
 
+    def follow_evaluation(self) -> None:
+        """Project the embeddings of all tasks, as `act` does in an evaluation."""
+        self.model.renormalize_task_embedding(torch.arange(self.env.num_tasks, device=self.device))
+
     def _min_std(self) -> Tensor:
         """Return σ_min as a tensor `()`, the same one as long as the value is the same."""
         value = self.min_std()

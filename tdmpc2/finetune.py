@@ -31,6 +31,7 @@ from tdmpc2.common.system.config_checks import (
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.envs.tasks import get_suite, get_task, list_tasks
+from tdmpc2.runners.registry import make_config
 from tdmpc2.runners.specs import make_spec
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def finetune_spec(
         init_embedding: source of the task's embedding; see `source_of`.
         env_steps: budget in control steps.
         variant: name of the set of overrides; None derives `finetuned` or `finetuned-random`,
-            followed by the overrides.
+            followed by the overrides that are not the defaults.
         overrides: hyperparameters of training and planning. Their defaults are those of a single
             task, but the values that were changed for the model stay. `precision` is that of the
             model, but float32 instead of TF32 on a CPU.
@@ -181,7 +182,8 @@ def finetune_spec(
         raise UserError(f"{clash[0]}: fixed by the model ({value}); leave it out")
     inherited = _inherited(model.config)
     inherited["precision"] = usable_precision(torch.device(device), model.config.precision)
-    own = tuple(sorted((overrides or {}).items()))
+    default = make_config("tdmpc2", {**inherited, "seed_with": "agent"})
+    own = overrides_of(make_config("tdmpc2", {**vars(default), **(overrides or {})}), default)
     name = "finetuned" if source != RANDOM else "finetuned-random"
     return make_spec(
         "tdmpc2",

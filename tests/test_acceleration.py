@@ -119,7 +119,7 @@ def test_layers_without_a_kernel_stay() -> None:
         NormedLinear(5, 32, activation="none"),
         NormedLinear(5, 32, activation="simnorm", simnorm_dim=4),
     ]
-    assert NATIVE.install([nn.ModuleList([*supported, *others])])
+    assert NATIVE.install([nn.ModuleList([*supported, *others])], torch.device("cpu"))
     assert [type(layer) for layer in supported] == [NativeNormedLinear] * 2
     assert [type(layer) for layer in others] == [NormedLinear] * 4
 

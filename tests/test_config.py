@@ -8,7 +8,8 @@ import typing
 import pytest
 
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.config import MODEL_SIZES, TDMPC2Config
+from tdmpc2.config import DATASET_QUIRKS, MODEL_SIZES, TDMPC2Config
+from tdmpc2.runners.offline_arguments import usage
 
 # Hyperparameters of the first official release.
 PAPER = {
@@ -168,3 +169,11 @@ def test_seeding_phase(episode_length: int, decisions: int) -> None:
 
 def test_bins_are_a_fifth_apart() -> None:
     assert TDMPC2Config.make().bin_size == pytest.approx(0.2)
+
+
+def test_the_help_states_the_settings_of_the_released_models() -> None:
+    shown = usage("tdmpc2")
+    for (dataset, size), values in DATASET_QUIRKS.items():
+        line = " ".join(f"{name}={value}" for name, value in values.items())
+        assert f"for task={dataset} model_size={size}: {line}" in shown
+    assert "mt30 model_size" not in usage("tdmpc")

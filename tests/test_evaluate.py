@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 from tdmpc2.common.system import cli
+from tdmpc2.common.system.atomic_files import write_json
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.evaluate import main, usage
+from tdmpc2.runners.specs import make_spec
+from tests.envs.test_assets import YCB, change, write_ycb
 from tests.kill_driver import Command, Done
 from tests.runs import outcome, run_directory, tiny
 
@@ -118,3 +122,19 @@ def test_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     done = evaluate(f"run={directory}")
     assert done.code == 2
     assert "damaged" in done.err
+
+
+def test_other_models_than_those_of_the_run_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are told apart by their checksum, also if the source of both is unknown."""
+    monkeypatch.setenv("MS2_ASSET_DIR", str(tmp_path))
+    mesh = write_ycb(tmp_path, "011_banana") / YCB / "models/011_banana/collision.obj"
+    spec = make_spec("tdmpc2", "pick-ycb", 1, assets="unknown")
+    run = spec.run_dir(tmp_path / "runs")
+    (run / "checkpoints/000000000100").mkdir(parents=True)
+    write_json(run / "spec.json", spec.to_json())
+    change(mesh)
+    now = make_spec("tdmpc2", "pick-ycb", 1, assets="unknown").assets
+    with pytest.raises(UserError, match=f"contains {now} assets, but the run uses {spec.assets};"):
+        main([f"run={run}", "compile=false"])

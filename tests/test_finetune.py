@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from tdmpc2 import finetune
 from tdmpc2.agent import TDMPC2
 from tdmpc2.checkpoints.model import Model
 from tdmpc2.checkpoints.model_file import load_model, save_model
+from tdmpc2.common.run.checkpoint_folders import existing_checkpoints
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.errors import StoppedError, UserError
 from tdmpc2.config import TDMPC2Config
@@ -131,6 +134,9 @@ def test_identity_and_name() -> None:
     assert plain.variant == "finetuned"
     assert spec(init_embedding="random").variant == "finetuned-random"
     assert spec(overrides={"lr": 1e-3}).variant == "finetuned+lr-0.001"
+    assert spec(overrides={"lr": 3e-4, "seed_with": "agent"}) == plain
+    other = finetune.finetune_spec(make_model(lr=1e-3), "toy-pointmass", 1, overrides={"lr": 3e-4})
+    assert other.variant == "finetuned+lr-0.0003"
     others = [spec(init_embedding="random"), spec(init_embedding="walker-walk")]
     weights = {**model.weights, "task_embedding": model.weights["task_embedding"] + 1}
     others.append(finetune.finetune_spec(model._replace(weights=weights), "toy-pointmass", 1))
@@ -204,6 +210,11 @@ def test_a_run_resumes_to_the_same_bytes(
     with pytest.raises(StoppedError, match="stopped at env step"):
         finetune.main(arguments(file, tmp_path / "cut"))
     monkeypatch.undo()
+    *_, newest = existing_checkpoints(run_directory(tmp_path / "cut"))
+    os.truncate(newest / "state.pt", 10)
+    with pytest.raises(UserError, match=r"damaged .*: remove this folder to resume from it$"):
+        finetune.main(arguments(file, tmp_path / "cut"))
+    shutil.rmtree(newest)
     run(file, tmp_path / "cut")
     assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
     known = (tmp_path / "cut").rglob("spec.json")
@@ -212,7 +223,9 @@ def test_a_run_resumes_to_the_same_bytes(
 
 def test_the_replay_holds_no_action_where_the_task_has_none(file: Path, tmp_path: Path) -> None:
     directory = run(file, tmp_path, keep_replay="true")
-    for shard in (directory / "replay").glob("*.npz"):
+    shards = list((directory / "replay").glob("*.npz"))
+    assert shards
+    for shard in shards:
         with np.load(shard) as arrays:
             assert arrays["action"].shape[1] == 6
             assert (arrays["action"][:, 2:] == 0).all()

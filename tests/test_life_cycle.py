@@ -16,7 +16,7 @@ from tdmpc2.runners.specs import make_spec
 
 
 def started(runs: Path, **options: bool) -> LocalRun:
-    """Return a run whose lease has been acquired and whose numerics are set up."""
+    """Return a run whose lease was acquired and whose numerics are set up and recorded."""
     spec = make_spec("tdmpc2", "toy-pointmass", 1)
     run = LocalRun(spec, RunOptions(runs=runs, compile=False, **options), torch.device("cpu"))
     run.agent = SimpleNamespace(  # type: ignore[assignment]
@@ -26,6 +26,8 @@ def started(runs: Path, **options: bool) -> LocalRun:
     with contextlib.ExitStack() as stack:
         run.acquire(stack)
         run.set_up_numerics()
+        run.open_records()
+        run.write_spec()
     return run
 
 

@@ -34,12 +34,15 @@ class PursuitConfig(BaseConfig):
 
 class Pursuit(BaseAgent):
     config_class = PursuitConfig
+    state_fields = ("log_weight",)
 
     def __init__(self, config, env, *, seed, device="cpu"):
         super().__init__(config, env, seed=seed, device=device)
         with self.parameter_seed(seed):
             self.policy = nn.Linear(env.obs_shape[0], env.action_dim).to(self.device)
         self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=config.lr)
+        self.log_weight = torch.zeros((), device=self.device, requires_grad=True)
+        self.weight_optimizer = torch.optim.Adam([self.log_weight], lr=config.lr)
 
     @torch.no_grad()
     def act(self, obs, *, first, explore, task=None):
@@ -51,10 +54,12 @@ class Pursuit(BaseAgent):
     def update(self, replay):
         batch = replay.sample(self.config.batch_size, 1).to(self.device)
         error = (self.policy(batch.obs[0]) - batch.action[0]).square().sum(-1)
-        loss = (batch.reward[0] * error).mean()
-        self.optimizer.zero_grad()
+        loss = (batch.reward[0] * error).mean() * self.log_weight.exp() - self.log_weight
+        for optimizer in (self.optimizer, self.weight_optimizer):
+            optimizer.zero_grad()
         loss.backward()
-        self.optimizer.step()
+        for optimizer in (self.optimizer, self.weight_optimizer):
+            optimizer.step()
         return {"loss": loss.detach()}
 '''
 TINY = ("task=toy-pointmass", "env_steps=300", "seed_decisions=110", "eval_episodes=2")
@@ -132,6 +137,22 @@ def test_its_modules_may_have_the_names_of_files_of_the_suite(folder: Path) -> N
     (folder / "agent.py").write_text(CODE)
     shown = python(folder, "tdmpc2/train.py", "method=agent:Pursuit", "--help")
     assert "batch_size=8" in shown.stdout, shown.stderr
+
+
+def test_paths_and_texts_with_a_slash_are_settings(folder: Path) -> None:
+    fields = "file: Path | None = None\n    kind: str = 'plain'\n    lr: float"
+    check = "assert isinstance(config.file, Path)\n        super().__init__(config"
+    code = CODE.replace("lr: float", fields).replace("super().__init__(config", check)
+    (folder / "paths.py").write_text(
+        code.replace("import numpy", "from pathlib import Path\nimport numpy")
+    )
+    own = ("method=paths:Pursuit", "file=/tmp/x", "kind=../../a", f"runs={folder / 'paths'}")
+    for _ in range(2):
+        done = python(folder, "-m", "tdmpc2.train", *own, *QUICK)
+        assert done.returncode == 0, done.stderr
+    assert "already finished" in done.stdout
+    (spec,) = (folder / "paths").glob("*/*/*/*/spec.json")
+    assert '"file": "/tmp/x"' in spec.read_text()
 
 
 @pytest.mark.parametrize("command", ["tdmpc2.train", "sweeps.launch"])

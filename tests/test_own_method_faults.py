@@ -13,13 +13,14 @@ import pytest
 import torch
 from torch import nn
 
+from tdmpc2.agent import TDMPC2
 from tdmpc2.common.interfaces import Counters
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.training.base_agent import BaseAgent, BaseConfig
 from tdmpc2.runners.registry import agent_class, make_agent
 from tdmpc2.runners.setup import check_fits
 from tdmpc2.runners.specs import make_spec
-from tests.helpers import env_spec
+from tests.helpers import env_spec, tiny_config
 
 ENV = env_spec()  # 5 observations, 2 actions
 OBS, FIRST = np.zeros((3, 5), np.float32), np.ones(3, dtype=bool)
@@ -128,6 +129,26 @@ def test_states_that_a_checkpoint_can_hold(monkeypatch: pytest.MonkeyPatch) -> N
     made(monkeypatch, {**members, "state_fields": tuple(members)})
 
 
+def test_tensors_are_restored_in_place_and_on_their_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = ("alpha", "means", "later")
+    agent = made(monkeypatch, {"state_fields": fields, **dict.fromkeys(fields)})
+    agent.alpha = torch.zeros(1, requires_grad=True)
+    agent.means = {"obs": [torch.zeros(2), 3]}
+    alpha, mean = agent.alpha, agent.means["obs"][0]
+    agent.device = torch.device("meta")  # stands for a GPU
+    saved = {
+        "alpha": torch.ones(1),
+        "means": {"obs": [torch.ones(2), 4]},
+        "later": (torch.ones(3),),
+    }
+    agent.load_state_dict(saved)
+    assert agent.alpha is alpha
+    assert (alpha.item(), alpha.requires_grad) == (1, True)
+    assert agent.means["obs"][0] is mean
+    assert (mean.tolist(), agent.means["obs"][1]) == ([1, 1], 4)
+    assert agent.later[0].device == agent.device
+
+
 @pytest.mark.parametrize(
     "actions", [np.zeros((3, 2)), torch.zeros(3, 2, dtype=torch.float64), [[0, 0.5]] * 3]
 )
@@ -219,8 +240,21 @@ def test_all_environments_finish_an_episode_before_the_first_update(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     agent = made(monkeypatch, {"num_envs": 3})
-    agent.seed_decisions = 1500
-    with pytest.raises(UserError, match=r"500 decisions in each of 3 .*; use more than 1500"):
+    with pytest.raises(UserError, match=r"500 decisions in each of 3 .*; use at least 1501$"):
+        check_fits(agent, ENV, 10_000, torch.device("cpu"))
+
+
+def test_the_advice_of_a_refusal_is_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first update of TD-MPC2 follows one decision more than `seed_decisions`."""
+    for least, agent_of in (
+        (501, lambda n: Linear(BaseConfig(seed_decisions=n), ENV, seed=0)),
+        (500, lambda n: TDMPC2(tiny_config(seed_decisions=n, buffer_size=501), ENV, seed=0)),
+    ):
+        with pytest.raises(UserError, match=f"use at least {least}$"):
+            check_fits(agent_of(least - 1), ENV, 10_000, torch.device("cpu"))
+        check_fits(agent_of(least), ENV, 10_000, torch.device("cpu"))
+    agent = made(monkeypatch, {"replay_length": 501})
+    with pytest.raises(UserError, match=r"^replay_length=501: .*; use a smaller replay_length$"):
         check_fits(agent, ENV, 10_000, torch.device("cpu"))
 
 

@@ -265,3 +265,17 @@ def test_real_simulators_repeat_byte_for_byte(
     assert tiny(tmp_path / "killed", **changes).code == 0
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "undisturbed")
     assert evaluated_steps(tmp_path / "killed") == [0, budget]
+
+
+@pytest.mark.parametrize("buffer_size", [51, 110])
+def test_a_small_buffer_drops_no_episode_that_is_to_be_kept(
+    buffer_size: int, tmp_path: Path
+) -> None:
+    """It holds one or two of the four episodes, and no checkpoint is due by the clock."""
+    values = {"keep_replay": "true", "checkpoint_minutes": 60, "buffer_size": buffer_size}
+    done = tiny(tmp_path, **values)
+    assert done.code == 0, done
+    (manifest,) = (run_directory(tmp_path) / "checkpoints").glob("*/manifest.json")
+    shards = read_json(manifest)["shards"]
+    assert [shard["first"] for shard in shards] == ([0, 1, 2, 3] if buffer_size == 51 else [0, 2])
+    assert sum(shard["count"] for shard in shards) == 4

@@ -120,6 +120,34 @@ def test_damage_without_a_checkpoint_before_it(unfinished: Path) -> None:
     assert "there is no earlier one: move the run directory away" in refusal(unfinished)
 
 
+def test_an_evaluation_of_a_damaged_checkpoint_names_the_one_before(unfinished: Path) -> None:
+    *_, earlier, newest = sorted((run_directory(unfinished) / "checkpoints").iterdir())
+    flip(newest / "state.pt")
+    flip(earlier / "state.pt")
+    for given, path, advice in (
+        (newest.parents[1], newest, f"use an earlier one: {earlier}"),
+        (earlier, earlier, "restore it from a copy"),
+    ):
+        done = Command([f"run={given}", "compile=false"], module="tdmpc2.evaluate").run()
+        damage = "the checkpoint is damaged (checksum of state.pt does not match)"
+        assert (done.code, done.err) == (2, f"error: {path}: {damage}; {advice}\n")
+
+
+def test_a_refused_start_does_not_decide_how_the_run_continues(
+    unfinished: Path, undisturbed: Path
+) -> None:
+    directory = run_directory(unfinished)
+    names = ("numeric.json", "attempts.json", "checkpoints/000000000150/state.pt")
+    before = {name: (directory / name).read_bytes() for name in names}
+    flip(directory / names[-1])
+    changes = {"threads": 2, "allow_numeric_change": "true", "allow_commit_change": "true"}
+    assert "the checkpoint is damaged" in refusal(unfinished, **changes)
+    flip(directory / names[-1])
+    assert {name: (directory / name).read_bytes() for name in names} == before
+    assert tiny(unfinished).code == 0
+    assert outcome(unfinished) == outcome(undisturbed)
+
+
 def test_damaged_records_are_named(unfinished: Path) -> None:
     directory = run_directory(unfinished)
     os.truncate(directory / "eval.csv", 100)

@@ -342,9 +342,9 @@ def test_a_seed_that_began_alone_never_starts_again_beside_a_new_one(tmp_path: P
     assert tiny(tmp_path, in_the_second_episode, seed=3).code < 0
     (alone,) = directories(tmp_path).values()
     before = (alone / "eval.csv").read_bytes()
-    assert "seed_batch" in refusal(tmp_path, seeds="3,1")
-    for allowed in ("true", None):
-        line = refusal(tmp_path, seeds="3,1", allow_numeric_change=allowed)
+    for _ in range(2):
+        assert "seed_batch" in refusal(tmp_path, seeds="3,1")
+        line = refusal(tmp_path, seeds="3,1", allow_numeric_change="true")
         assert "the seeds have no checkpoint in common (seed 3: 50, seed 1: 0)" in line
     assert (alone / "eval.csv").read_bytes() == before
 

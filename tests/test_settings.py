@@ -228,6 +228,12 @@ def test_conditions_between_settings(method: str, values: dict[str, Any], messag
     assert str(caught.value) == message
 
 
+@pytest.mark.parametrize("name", ["dataset", "multitask"])
+def test_arguments_of_make_are_no_settings(name: str) -> None:
+    with pytest.raises(UserError, match=f"^unknown setting '{name}'"):
+        make_spec("tdmpc2", "toy-pointmass", 1, overrides={name: "mt30"})
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

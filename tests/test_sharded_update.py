@@ -7,13 +7,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from tdmpc2.agent import TDMPC2
 from tdmpc2.common.numerics.distributed import World
 from tdmpc2.common.replay.types import Batch
+from tdmpc2.common.run.checkpoint import CheckpointStore
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.runners.offline_trainer import OfflineSchedule, OfflineTrainer
 from tdmpc2.sharded_update import SplitUpdate
 from tests.helpers import THREE_TASKS, make_agent, random_batch, tiny_config
 
@@ -104,6 +107,29 @@ def test_two_processes_make_the_update_of_one(tmp_path: Path) -> None:
         for name, value in first[variant].items():
             assert torch.equal(value, second[variant][name]), (variant, name)
         assert_alike(first[variant], updated(variant))
+
+
+class Second(World):
+    """The second of two processes, whose first one is not stopped."""
+
+    def largest(self, number: int) -> int:
+        return number
+
+
+def test_agents_are_equal_after_an_evaluation_in_the_first_process(tmp_path: Path) -> None:
+    """It projects the embeddings of all tasks, also of those that are not in the last batch."""
+    first, second = agent_of("paper"), agent_of("paper")
+    for agent in (first, second):
+        assert agent.model.task_embedding is not None
+        agent.model.task_embedding.data[1] = 2.0
+    first.act(
+        np.zeros((3, 5), np.float32), first=np.ones(3, bool), explore=False, task=np.arange(3)
+    )
+    schedule = OfflineSchedule(10, 60.0, 5, 1, 1)
+    args: Any = (second, (), (), None, None, CheckpointStore(tmp_path), schedule)
+    list(OfflineTrainer(*args, seed=1, world=Second(1, 2))._evaluate())
+    for name, value in first.model.state_dict().items():
+        assert torch.equal(value, second.model.state_dict()[name]), name
 
 
 def test_a_batch_that_cannot_be_divided() -> None:

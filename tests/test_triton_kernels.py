@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tdmpc2.acceleration import _use_native_layers
 from tdmpc2.common.numerics import gpu_forms
 from tdmpc2.kernels import triton_ops
 from tdmpc2.kernels.layers import NATIVE
@@ -136,11 +137,27 @@ def test_the_self_test_finds_wrong_kernels(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_without_a_gpu_a_warning_gives_the_reason() -> None:
-    triton_ops.load.cache_clear()
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.warns(RuntimeWarning, match="Triton kernels cannot be used"):
-        assert not triton_ops.load()
+        assert not triton_ops.load(torch.device("cuda:1"))
+    triton_ops.load.cache_clear()
+
+
+def test_each_gpu_is_tested_that_networks_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    tested: list[str] = []
+
+    def self_test(device: torch.device) -> float:
+        tested.append(str(device))
+        return 0.0
+
+    monkeypatch.setattr(triton_ops, "self_test", self_test)
+    triton_ops.load.cache_clear()
+    for name in ("cuda:1", "cuda:0", "cuda:1"):
+        agent = make_agent()
+        monkeypatch.setattr(agent, "device", torch.device(name))
+        assert _use_native_layers(agent.accelerable(), fused=False)
+    assert tested == ["cuda:1", "cuda:0"]
     triton_ops.load.cache_clear()
 
 
@@ -150,7 +167,7 @@ def test_compiled_updates_with_the_operations_equal_plain_ones(
     """The layers use the operations in compiled functions, also of joint heads and gradients."""
     monkeypatch.setattr(gpu_forms, "wanted", lambda _device: True)
     plain, compiled = make_agent(), make_agent()
-    NATIVE._replace(load=lambda: True).install([compiled.model])
+    NATIVE._replace(load=lambda _device: True).install([compiled.model], compiled.device)
     for name in ("model_loss", "policy_loss"):
         function = getattr(compiled.functions, name)
         version = torch.compile(function, backend="aot_eager", fullgraph=True, dynamic=False)

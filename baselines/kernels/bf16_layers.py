@@ -49,4 +49,4 @@ class Bf16MLP(MLP):
         return list(self.layers)
 
 
-NATIVE = NativeLayers(bf16.load, {MLP: Bf16MLP})
+NATIVE = NativeLayers(lambda _cpu: bf16.load(), {MLP: Bf16MLP})

@@ -64,4 +64,4 @@ class NativeHidden(Hidden):
         return kernels.norm_silu(products, self.scale, self.shift, NORM_EPS)
 
 
-NATIVE = NativeLayers(kernels.load, {MLP: NativeMLP, Hidden: NativeHidden})
+NATIVE = NativeLayers(lambda _cpu: kernels.load(), {MLP: NativeMLP, Hidden: NativeHidden})

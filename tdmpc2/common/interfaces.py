@@ -132,9 +132,11 @@ class ReplayBuffer(Protocol):
     """Methods of a replay buffer that the trainer uses; how to sample is up to the agents.
 
     Attributes:
+        capacity: number of rows; an episode takes one more than it has transitions.
         num_added: number of episodes ever added.
     """
 
+    capacity: int
     num_added: int
 
     @property
@@ -335,6 +337,10 @@ class Agent(Protocol):
 
     def seed_evaluation(self, seed: int) -> None:
         """Seed the planning noise of the next evaluation."""
+        ...
+
+    def follow_evaluation(self) -> None:
+        """Change the parameters as an evaluation of all tasks in another process has done."""
         ...
 
     def accelerable(self) -> Accelerable:

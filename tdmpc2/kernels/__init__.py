@@ -49,23 +49,27 @@ class NativeLayers(NamedTuple):
     """Native versions of the layers of some networks.
 
     Attributes:
-        load: loads the kernels and returns whether they can be used.
+        load: loads the kernels for a device and returns whether they can be used.
         versions: subclass of each class of layers that uses the kernels. Its method `supports`
             returns whether they support a layer.
     """
 
-    load: Callable[[], bool]
+    load: Callable[[torch.device], bool]
     versions: Mapping[type[nn.Module], Any]
 
-    def install(self, networks: Iterable[nn.Module]) -> bool:
+    def install(self, networks: Iterable[nn.Module], device: torch.device) -> bool:
         """Make the layers of these networks use the kernels, if they can be loaded.
 
         Each supported layer becomes an instance of its native subclass; parameters stay the same.
 
+        Args:
+            networks: the networks, or templates of them.
+            device: device on which they compute.
+
         Returns:
             Whether the kernels can be used.
         """
-        if not self.load():
+        if not self.load(device):
             return False
         for layer in (module for network in networks for module in network.modules()):
             native = self.versions.get(type(layer))

@@ -134,7 +134,7 @@ def _usable_for(inputs: Sequence[Tensor], heads: Tensor | None, frozen: bool) ->
 
 
 NATIVE = NativeLayers(
-    bf16.load,
+    lambda _cpu: bf16.load(),
     {
         NormedLinear: Bf16NormedLinear,
         nn.Linear: Bf16Linear,

@@ -184,10 +184,11 @@ class VectorizedQEnsemble(NativeQEnsemble):
 
 
 NATIVE = kernels.NativeLayers(
-    kernels.load, {NormedLinear: NativeNormedLinear, QEnsemble: NativeQEnsemble}
+    lambda _cpu: kernels.load(), {NormedLinear: NativeNormedLinear, QEnsemble: NativeQEnsemble}
 )
 TRITON = kernels.NativeLayers(triton_ops.load, NATIVE.versions)
 VECTORIZED = kernels.NativeLayers(
-    kernels.load, {NormedLinear: VectorizedNormedLinear, QEnsemble: VectorizedQEnsemble}
+    lambda _cpu: kernels.load(),
+    {NormedLinear: VectorizedNormedLinear, QEnsemble: VectorizedQEnsemble},
 )
 VECTORIZED_TRITON = kernels.NativeLayers(triton_ops.load, VECTORIZED.versions)

@@ -5,6 +5,7 @@ On a CPU the operations compute the same in plain PyTorch, for tests and for cou
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
 from typing import Any
@@ -244,14 +245,17 @@ norm_act.register_vmap(kernels.vmap_rule(norm_act))
 
 
 @functools.cache
-def load() -> bool:
-    """Compile the kernels for this GPU, and check them against plain PyTorch.
+def load(device: torch.device) -> bool:
+    """Compile the kernels for a GPU, and check them there against plain PyTorch.
+
+    Args:
+        device: the GPU.
 
     Returns:
         Whether the kernels can be used; if not, a warning gives the reason.
     """
     try:
-        error = self_test(torch.device("cuda"))
+        error = self_test(device)
     except Exception as problem:  # Triton raises many types, few of them documented
         reason = f"{type(problem).__name__}: {(str(problem).strip().splitlines() or [''])[0]}"
     else:
@@ -282,10 +286,12 @@ def self_test(device: torch.device) -> float:
         y, stats = plain(*args, group, tau)
         expected = [y, *plain_backward(grad, x, y, stats, *params, factor, group, tau)]
         moved = [None if t is None else t.to(device) for t in args]
-        found_y, found_stats = norm_act(*moved, group, tau)
-        dx, sums = norm_act_backward(
-            grad.to(device), moved[0], found_y, found_stats, *moved[1:], group, tau
-        )
+        # Kernels are started on the current GPU.
+        with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+            found_y, found_stats = norm_act(*moved, group, tau)
+            dx, sums = norm_act_backward(
+                grad.to(device), moved[0], found_y, found_stats, *moved[1:], group, tau
+            )
         expected[2], sums = expected[2].sum(2), sums.sum(2)
         for one, other in zip((found_y, dx, sums), expected, strict=True):
             scale = other.abs().max().clamp(min=1.0)

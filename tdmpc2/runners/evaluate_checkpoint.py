@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,8 @@ def evaluate_checkpoint(options: EvaluateOptions) -> tuple[dict[str, Any], Evalu
         Facts about the run and the checkpoint, and the result of the evaluation.
 
     Raises:
-        UserError: `run` is no run or checkpoint, is damaged, or is a multi-task run.
+        UserError: `run` is no run or checkpoint, is damaged, is a multi-task run, or was trained
+            with other 3D models than those that are installed.
     """
     directory, checkpoint = find_checkpoint(options.run)
     spec = _spec_of(directory, options.run)
@@ -104,6 +106,8 @@ def _spec_of(directory: Path, path: Path) -> RunSpec:
         task_switches=saved_spec.get("protocol", {}),
         start=saved_spec.get("start", {}),
     )
+    if saved_spec.get("assets"):  # not the installed models: `env_arguments` compares them
+        spec = dataclasses.replace(spec, assets=saved_spec["assets"])
     if recorded_physics(saved_spec) == "0.4.0":
         print(
             f"{directory}: trained with the physics of version 0.4.0; evaluated with the paper's "

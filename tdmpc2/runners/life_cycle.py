@@ -21,12 +21,17 @@ from tdmpc2.common.numerics.numeric_path import (
 from tdmpc2.common.numerics.seeding import seed_globals
 from tdmpc2.common.run.checkpoint import CheckpointStore
 from tdmpc2.common.run.mirrors import Mirrors, parse_loggers
-from tdmpc2.common.run.resume_checks import RunResult, existing_outcome, register_attempt
+from tdmpc2.common.run.resume_checks import (
+    RunResult,
+    existing_outcome,
+    new_attempt,
+    record_attempt,
+)
 from tdmpc2.common.run.run_directory import held
 from tdmpc2.common.run.run_files import RunFiles
 from tdmpc2.common.run.sacred_tracker import Tracker, track
 from tdmpc2.common.run.spec import CommonOptions, RunSpec
-from tdmpc2.common.system.atomic_files import remove_leftovers
+from tdmpc2.common.system.atomic_files import remove_leftovers, write_json
 from tdmpc2.common.system.errors import StoppedError, UserError
 from tdmpc2.common.training.loop import TrainingLoop
 from tdmpc2.common.training.loop_requests import Steps
@@ -99,7 +104,7 @@ class LocalRun:
         remove_leftovers(self.directory, *folders)
 
     def set_up_numerics(self, **path: str | None) -> None:
-        """Configure torch according to the run's numeric path, and register this attempt.
+        """Configure torch according to the run's numeric path; `write_spec` records it.
 
         Args:
             **path: entries of the numeric path, see `apply_numeric_path`.
@@ -123,7 +128,7 @@ class LocalRun:
             bf16_layers=self.agent.accelerable().bf16_layers is not None,
             **path,
         )
-        self.attempt = register_attempt(
+        self.attempt = new_attempt(
             self.directory,
             simulators=recorded_distributions(),
             allow_change=options.allow_commit_change,
@@ -142,7 +147,17 @@ class LocalRun:
         self.records = RunFiles(self.directory, self.spec, facts, self.lease.verify)
 
     def write_spec(self, **facts: Any) -> None:
-        """Write `spec.json` with the options that must stay the same, and further facts."""
+        """Record the numeric path and this attempt, and write `spec.json`.
+
+        This is done after the checkpoint has been restored: a start that is refused before must
+        not decide with which numeric path or commit the run continues.
+
+        Args:
+            **facts: entries of `spec.json` beside the options that must stay the same.
+        """
+        self.lease.verify()
+        write_json(self.directory / "numeric.json", self.numeric)
+        record_attempt(self.directory, self.attempt)
         self.records.write_spec({**self.fixed, **facts, "commit": self.attempt["commit"]})
 
     def session(self, tracker: Tracker, stop: StopRequests) -> Steps[RunResult]:

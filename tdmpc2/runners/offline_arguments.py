@@ -17,6 +17,7 @@ from tdmpc2.common.system.config_checks import (
     setting,
 )
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.config import DATASET_QUIRKS, MULTITASK_BATCH, MULTITASK_DIM
 from tdmpc2.envs.physics import Physics
 from tdmpc2.runners.registry import config_class, multitask_methods
 from tdmpc2.runners.specs import OFFLINE_UPDATES, make_offline_spec
@@ -99,6 +100,15 @@ def _open(options: OfflineOptions) -> Dataset:
     return Dataset.open(options.data)
 
 
+def _quirks() -> list[str]:
+    """Return the defaults of `DATASET_QUIRKS`, one line per dataset and model size."""
+    lines = [
+        f"for task={dataset} model_size={size}: " + " ".join(f"{k}={v}" for k, v in own.items())
+        for (dataset, size), own in DATASET_QUIRKS.items()
+    ]
+    return [*(f"{line}," for line in lines[:-1]), f"{lines[-1]}):"]
+
+
 def usage(method: str) -> str:
     """Return the text of `--help` for training from a dataset.
 
@@ -125,7 +135,9 @@ def usage(method: str) -> str:
             cli.describe_fields(OfflineOptions),
             "",
             f"Hyperparameters of {method} (part of the run's identity; for multi-task agents the",
-            "defaults of task_dim and batch_size are 96 and 1024):",
+            f"defaults of task_dim and batch_size are {MULTITASK_DIM} and {MULTITASK_BATCH}"
+            + ("):" if method != "tdmpc2" else ";"),
+            *(_quirks() if method == "tdmpc2" else ()),
             cli.describe_fields(config_class(method)),
         ]
     )

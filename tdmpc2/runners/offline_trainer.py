@@ -173,7 +173,10 @@ class OfflineTrainer(TrainingLoop):
         return last < 0 or (self.step > last and (self.step % every == 0 or self.finished))
 
     def _evaluate(self) -> Steps[None]:
-        """Evaluate in the first process and write one line of `eval.csv` per task; others wait."""
+        """Evaluate in the first process and write one line of `eval.csv` per task; others wait.
+
+        Acting may change the agent, which must stay equal in all processes.
+        """
         stopped = False
         if self.world.first:
             try:
@@ -181,6 +184,8 @@ class OfflineTrainer(TrainingLoop):
                 self._record_evaluation(evaluations)
             except StoppedError:
                 stopped = True
+        else:
+            self.agent.follow_evaluation()
         if self.world.largest(stopped):
             raise StoppedError(f"stopped at update {self.step:,}, in an evaluation")
         self.progress.evaluated_at, self.progress.rounds = self.step, ()

@@ -127,7 +127,10 @@ def _train(
             lane.envs = list(itertools.islice(envs, len(lane.envs)))
             lane.make_trainer(stack, clock)
         for lane, start in zip(working, _starting_points(working, options), strict=True):
-            lane.restore(start, initial)
+            if not lane.trainer.restore(start) and initial is not None:
+                initial(lane.agent)
+        for lane in working:
+            lane.write_spec(keep_replay=options.keep_replay)
         agents = [lane.agent for lane in lanes]
         going = [lane in working and not lane.trainer.finished for lane in lanes]
         seed_batch = make_seed_batch(agents, going) if batched else None
@@ -221,12 +224,6 @@ class _Lane(LocalRun):
             videos=self.directory / "videos" if options.save_video else None,
             clock=clock,
         )
-
-    def restore(self, start: str | int | None, initial: Initial | None) -> None:
-        """Restore a checkpoint (see `Trainer.restore`) and write `spec.json`."""
-        if not self.trainer.restore(start) and initial is not None:
-            initial(self.agent)
-        self.write_spec(keep_replay=self.options.keep_replay)
 
 
 def _check_same_but_seed(specs: Sequence[RunSpec]) -> None:

@@ -9,6 +9,8 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tdmpc2.common.run.spec import RunSpec
+from tdmpc2.common.system import cli
+from tdmpc2.common.system.config_checks import require_known
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.common.system.user_code import load_object
 from tdmpc2.envs.task_variants import task_of
@@ -151,14 +153,17 @@ def make_config(method: str, overrides: Mapping[str, Any], task_set: str | None 
 
     Args:
         method: key of `METHODS`.
-        overrides: hyperparameters that differ from the defaults.
+        overrides: hyperparameters that differ from the defaults; they are converted to the types
+            of the fields, so that 8 and 8.0 give the same run.
         task_set: name of the task set of a multi-task agent; None for a single task.
 
     Raises:
         UserError: a field is unknown, a value is out of range, or the method has no multi-task
             agents.
     """
-    make = config_class(method).make
+    cls = config_class(method)
+    require_known(cls, overrides)
+    kinds, make = cli.schema_of(cls), cls.make
     several: dict[str, Any] = {}
     if task_set is not None:
         known = inspect.signature(make).parameters
@@ -166,7 +171,8 @@ def make_config(method: str, overrides: Mapping[str, Any], task_set: str | None 
         several["multitask"] = True
         if "dataset" in known and task_set in QUIRKY_DATASETS:
             several["dataset"] = task_set
-    return make(**several, **overrides)
+    typed = {name: cli.parse_value(name, str(x), kinds[name]) for name, x in overrides.items()}
+    return make(**several, **typed)
 
 
 def make_agent(spec: RunSpec, env: EnvSpec, device: torch.device) -> Agent:

@@ -197,10 +197,12 @@ def check_fits(
     decisions = max(env.episode_lengths)
     whole = agent.num_envs * decisions
     if agent.replay_visibility == "episode" and agent.seed_decisions <= whole:
+        given = agent.config.seed_decisions
+        extra = 0 if given is None else agent.seed_decisions - given  # see `TDMPC2`
         each = "" if agent.num_envs == 1 else f" in each of {agent.num_envs} environments"
         raise UserError(
-            f"seed_decisions={agent.config.seed_decisions}: updates start after a whole episode of "
-            f"{decisions} decisions{each}; use more than {whole}"
+            f"seed_decisions={given}: updates start after a whole episode of "
+            f"{decisions} decisions{each}; use at least {whole + 1 - extra}"
         )
     # A buffer of sequences removes whole episodes; the rows that are left must hold a sequence.
     kept = agent.replay_length if agent.replay_across_episodes else 1
@@ -215,9 +217,10 @@ def check_fits(
             + f"; use at least {least}"
         )
     if agent.replay_length > decisions and not agent.replay_across_episodes:
+        name = "horizon" if hasattr(agent.config, "horizon") else "replay_length"
         raise UserError(
-            f"horizon={agent.replay_length}: an episode has only {decisions} decisions; use a "
-            "smaller horizon"
+            f"{name}={agent.replay_length}: an episode has only {decisions} decisions; use a "
+            f"smaller {name}"
         )
     # An episode takes one row more than it has decisions; the last one may exceed the budget.
     episodes = budget // (min(env.action_repeats) * min(env.episode_lengths)) + agent.num_envs

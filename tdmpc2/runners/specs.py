@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from tdmpc2.common.run.spec import RunSpec, Scalar, overrides_of, variant_name
-from tdmpc2.common.system import cli
 from tdmpc2.common.system.config_checks import SEED, STEPS, require
 from tdmpc2.envs.assets import MissingAssetsError, check_sources, find_assets
 from tdmpc2.envs.factory import check_obs
@@ -15,7 +14,7 @@ from tdmpc2.envs.physics import Physics
 from tdmpc2.envs.task_sets import get_task_set
 from tdmpc2.envs.task_variants import departures, switches_of
 from tdmpc2.envs.tasks import PIXEL_ENV_STEPS, Task, get_task
-from tdmpc2.runners.registry import check_pixels, config_class, make_config
+from tdmpc2.runners.registry import check_pixels, make_config
 
 OFFLINE_UPDATES = 10_000_000
 """Default number of updates for training from a dataset: that of the official code."""
@@ -147,8 +146,7 @@ def _changed_overrides(
     method: str, overrides: Mapping[str, Any], task_set: str | None = None
 ) -> tuple[tuple[str, Scalar], ...]:
     """Return the overrides that differ from the defaults, sorted by name."""
-    checked = _to_declared_types(config_class(method), overrides)
-    config, default = (make_config(method, values, task_set) for values in (checked, {}))
+    config, default = (make_config(method, values, task_set) for values in (overrides, {}))
     if not hasattr(config, "model_size"):
         return overrides_of(config, default)
     size = {"model_size": config.model_size}
@@ -170,12 +168,3 @@ def _variant_or_default(
         "no leading dot)",
     )
     return variant
-
-
-def _to_declared_types(cls: type[Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert values to the declared types of the fields, so that 8 and 8.0 give the same run."""
-    kinds = cli.schema_of(cls)
-    return {
-        name: cli.parse_value(name, str(value), kinds[name]) if name in kinds else value
-        for name, value in overrides.items()
-    }

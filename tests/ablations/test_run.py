@@ -83,6 +83,10 @@ def test_sizes_and_settings_are_shared_and_named(monkeypatch: pytest.MonkeyPatch
         f"{base}+no-simnorm": {**shared, "latent_norm": "none"},
     }
     assert request.sweep.max_parallel == 3
+    for same in ("batch_size=256", "num_q=2 --model-size=1", "lr=3e-4 --model-size=5"):
+        request = launched(monkeypatch, "--no-simnorm", *same.split(), *EASY)
+        base = "model_size-1" if "=1" in same else "default"
+        assert list(variants(request)) == [base, f"{base}+no-simnorm".removeprefix("default+")]
 
 
 @pytest.mark.parametrize("flag", list(flag_values()))

@@ -42,7 +42,7 @@ def pair(norm: bool = True, out_dim: int = 6) -> tuple[MLP, MLP]:
     for parameter in plain.parameters():
         parameter.data += 0.1 * Random(2).normal(*parameter.shape)
     fast = copy.deepcopy(plain)
-    assert NATIVE.install([fast])
+    assert NATIVE.install([fast], torch.device("cpu"))
     assert isinstance(fast, Bf16MLP)
     return plain, fast
 
@@ -91,7 +91,7 @@ def test_few_rows_and_odd_widths_use_plain_layers() -> None:
     torch.testing.assert_close(fast(x), plain(x), rtol=0, atol=0)
     assert not torch.equal(fast(Random(1).normal(32, 30)), plain(Random(1).normal(32, 30)))
     odd = MLP([30, 48, 6], "elu", precision="bf16")
-    assert NATIVE.install([odd])
+    assert NATIVE.install([odd], torch.device("cpu"))
     assert type(odd) is MLP
 
 

@@ -29,7 +29,7 @@ pytestmark = [
 def native(net: MLP) -> MLP:
     """Return a copy of a network that uses the native kernel."""
     copied = copy.deepcopy(net)
-    assert NATIVE.install([copied])
+    assert NATIVE.install([copied], torch.device("cpu"))
     return copied
 
 

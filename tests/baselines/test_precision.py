@@ -57,7 +57,7 @@ def test_only_matrix_multiplications_are_rounded(activation: str) -> None:
 def test_native_float32_layers_are_not_used_for_bf16() -> None:
     for precision, used in (("fp32", True), ("tf32", True), ("bf16", False)):
         net = MLP([30, 48, 6], "relu", precision=precision)
-        assert NATIVE.install([net])
+        assert NATIVE.install([net], torch.device("cpu"))
         assert isinstance(net, NativeMLP) is used
 
 

@@ -45,7 +45,9 @@ def test_the_rule(
 
 def apply(file: Path, **options: Any) -> dict[str, Any]:
     options = {"compiled": None, "precision": "bf16", "bf16_layers": True, **options}
-    return numeric_path.apply_numeric_path(file, CPU, 1, allow_change=False, **options)
+    path = numeric_path.apply_numeric_path(file, CPU, 1, allow_change=False, **options)
+    write_json(file, path)
+    return path
 
 
 def on_machine(monkeypatch: pytest.MonkeyPatch, *, used: bool) -> None:

@@ -27,8 +27,13 @@ def _threads() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def apply(file: Path, threads: int | None = None, *, allow: bool = False) -> dict[str, Any]:
-    return apply_numeric_path(file, CPU, threads, allow_change=allow)
+def apply(
+    file: Path, threads: int | None = None, *, allow: bool = False, **how: Any
+) -> dict[str, Any]:
+    """Apply and record a numeric path, as the start of a run does."""
+    path = apply_numeric_path(file, CPU, threads, allow_change=allow, **how)
+    write_json(file, path)
+    return path
 
 
 def test_auto_takes_a_gpu_where_there_is_one() -> None:
@@ -99,10 +104,10 @@ def test_another_machine_is_another_path(key: str, tmp_path: Path) -> None:
 def test_a_resume_without_the_native_kernels_is_refused(tmp_path: Path) -> None:
     """For example because the compiler has been removed since."""
     file = tmp_path / "numeric.json"
-    how = {"allow_change": False, "compiled": True}
-    apply_numeric_path(file, CPU, 1, **how)
+    how = {"compiled": True}
+    apply(file, 1, **how)
     path_module.record_native_kernels(file, True, allow_change=False)
-    assert apply_numeric_path(file, CPU, 1, **how)["native_kernels"] is True
+    assert apply(file, 1, **how)["native_kernels"] is True
     path_module.record_native_kernels(file, True, allow_change=False)
     with pytest.raises(UserError, match="native_kernels True → False"):
         path_module.record_native_kernels(file, False, allow_change=False)
@@ -208,9 +213,9 @@ def test_without_a_working_compiler_runs_go_on_plainly(
     file = tmp_path / "numeric.json"
     said = rf"does not work here \(no compiler\).* slowly; {advice} compile=false"
     with pytest.warns(RuntimeWarning, match=said):
-        path = apply_numeric_path(file, CPU, 1, allow_change=False, compiled=None)
+        path = apply(file, 1, compiled=None)
     assert path["compile"] is False
-    assert apply_numeric_path(file, CPU, 1, allow_change=False, compiled=None) == path
+    assert apply(file, 1, compiled=None) == path
 
 
 def test_asking_for_what_does_not_work_is_refused(
@@ -219,7 +224,7 @@ def test_asking_for_what_does_not_work_is_refused(
     compile_fails(monkeypatch)
     file = tmp_path / "numeric.json"
     with pytest.warns(RuntimeWarning), pytest.raises(UserError, match="compile=true"):
-        apply_numeric_path(file, CPU, 1, allow_change=False, compiled=True)
+        apply(file, 1, compiled=True)
     assert not file.exists()
 
 
@@ -240,13 +245,13 @@ def test_limits_on_instructions_are_part_of_the_path(
 def test_compilation_is_part_of_the_path_and_kept(tmp_path: Path) -> None:
     """A resumed run uses the recorded setting, including a failure."""
     file = tmp_path / "numeric.json"
-    path = apply_numeric_path(file, CPU, 1, allow_change=False, compiled=None)
+    path = apply(file, 1, compiled=None)
     assert "g++" in path["compile"] or path["compile"] == "unknown"
-    assert apply_numeric_path(file, CPU, 1, allow_change=False, compiled=None) == path
+    assert apply(file, 1, compiled=None) == path
     with pytest.raises(UserError, match=r"compile .* → False"):
-        apply_numeric_path(file, CPU, 1, allow_change=False, compiled=False)
+        apply(file, 1, compiled=False)
     path_module.record_failed_compilation(file)
-    assert apply_numeric_path(file, CPU, 1, allow_change=False, compiled=None)["compile"] is False
+    assert apply(file, 1, compiled=None)["compile"] is False
 
 
 def test_bf16_without_instructions_for_it_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 
-from tdmpc2.common.run.resume_checks import RunResult, existing_outcome, register_attempt
+from tdmpc2.common.run.resume_checks import (
+    RunResult,
+    existing_outcome,
+    new_attempt,
+    record_attempt,
+)
 from tdmpc2.common.run.run_files import RunFiles
 from tdmpc2.common.run.spec import RunOptions, RunSpec
 from tdmpc2.common.system.atomic_files import read_json, write_json
@@ -108,9 +113,15 @@ def test_another_run_is_refused(tmp_path: Path) -> None:
         existing_outcome(tmp_path, other, FIXED, RunOptions())
 
 
+def attempt(directory: Path, *, allow_change: bool) -> dict[str, Any]:
+    found = new_attempt(directory, simulators=["mujoco"], allow_change=allow_change)
+    record_attempt(directory, found)
+    return found
+
+
 def test_attempts_are_counted_and_tied_to_a_commit(tmp_path: Path) -> None:
-    first = register_attempt(tmp_path, simulators=["mujoco"], allow_change=False)
-    assert register_attempt(tmp_path, simulators=["mujoco"], allow_change=False) == first
+    first = attempt(tmp_path, allow_change=False)
+    assert attempt(tmp_path, allow_change=False) == first
     file = tmp_path / "attempts.json"
     assert read_json(file) == [first, first]
 
@@ -119,7 +130,7 @@ def test_attempts_are_counted_and_tied_to_a_commit(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"was run with commit other, this is .*allow_commit_change"
     ):
-        register_attempt(tmp_path, simulators=["mujoco"], allow_change=False)
+        attempt(tmp_path, allow_change=False)
     assert file.read_bytes() == before
-    register_attempt(tmp_path, simulators=["mujoco"], allow_change=True)
+    attempt(tmp_path, allow_change=True)
     assert [a["commit"] for a in read_json(file)] == [first["commit"], "other", first["commit"]]

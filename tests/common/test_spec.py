@@ -66,6 +66,8 @@ def test_variant_names() -> None:
     assert variant_name(many).startswith("6-overrides-")
     assert len(variant_name(many)) < 30
     assert variant_name(many) != variant_name((*many[:5], ("a_rather_long_name_5", 7)))
+    for value in ("/tmp/a", "../b", "a\nb"):  # no name of a folder
+        assert variant_name((("kind", value),)).startswith("1-overrides-")
 
 
 def test_overrides_are_the_fields_that_differ() -> None:

@@ -169,14 +169,13 @@ def apply_numeric_path(
     seed_batch: str | None = None,
     split: str | None = None,
 ) -> dict[str, Any]:
-    """Configure torch for a run and record the numeric path, or reuse the recorded one.
+    """Configure torch for a run, by its recorded numeric path if there is one; nothing is written.
 
     Args:
         file: `numeric.json` of the run directory.
         device: device of the networks.
         threads: number of CPU threads; None: as recorded, or torch's default.
-        allow_change: whether to continue if the numeric path differs from the recorded one; the
-            new one is then recorded.
+        allow_change: whether to continue if the numeric path differs from the recorded one.
         compiled: whether functions are compiled; None: as recorded, or if compilation works.
         precision: precision of the networks' matrix multiplications, `fp32`, `tf32` or `bf16`.
         bf16_layers: whether the layers have native bf16 kernels, which `fused_bf16` may choose.
@@ -185,13 +184,12 @@ def apply_numeric_path(
         split: division of batches into micro-batches and over processes; None if undivided.
 
     Returns:
-        The numeric path in use.
+        The numeric path in use, which the caller records when the run starts.
 
     Raises:
         UserError: the numeric path differs from the recorded one, and `allow_change` is False.
     """
-    saved = read_json(file, dict[str, Any])
-    recorded = None if saved is None else dict(saved)
+    recorded = read_json(file, dict[str, Any])
     if recorded is not None:
         if "pack" in recorded:  # name of `seed_batch` up to version 0.4.0
             recorded["seed_batch"] = recorded.pop("pack")
@@ -221,8 +219,6 @@ def apply_numeric_path(
         if not allow_change:
             raise UserError(_refusal(file, changes))
     set_up_torch(path)
-    if saved != path:
-        write_json(file, path)
     return path
 
 

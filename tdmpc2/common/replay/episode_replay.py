@@ -266,7 +266,7 @@ class Replay:
         if self._num_starts == 0:
             raise ShortEpisodesError(
                 f"no episode of {self.length} or more transitions has been added yet; use a "
-                "smaller horizon, or let episodes last longer"
+                "smaller horizon (own methods: replay_length), or let episodes last longer"
             )
 
     def batch_at(self, index: Tensor, weight: Tensor | None = None) -> Batch:

@@ -56,7 +56,7 @@ class SequenceReplay:
     ) -> None:
         self.length, self.num_places = length, num_places
         self.generator, self.device = generator, torch.device(device)
-        self.ring = capacity // num_places
+        self.capacity, self.ring = capacity, capacity // num_places
         if self.ring < length:
             raise ValueError(
                 f"{self.ring} rows per environment are too few for sequences of {length} rows"

@@ -235,23 +235,28 @@ class CheckpointStore:
         if isinstance(which, int):
             candidates = [path for path in candidates if agent_step(path) <= which]
         self._loaded = candidates[-1]
-        return self._load(self._loaded, is_last=len(candidates) == 1)
+        if len(candidates) == 1:
+            advice = "there is no earlier one: move the run directory away to start again"
+        elif (read_json(self.folder.parent / "spec.json") or {}).get("start"):
+            # `checkpoint=` of finetune.py names the model.
+            advice = "the previous one is not affected: remove this folder to resume from it"
+        else:
+            advice = "the previous one is not affected: resume from it with checkpoint=previous"
+        return self._load(self._loaded, advice)
 
     def load_agent(self, path: Path) -> dict[str, Any]:
         """Load the state of one checkpoint for evaluation and verify it.
 
         The episode shards are not read: they need not exist.
         """
-        return self._load(path, is_last=True, with_episodes=False)[0]
+        known = self.existing()
+        earlier = known[: known.index(path)] if path in known else []
+        advice = f"use an earlier one: {earlier[-1]}" if earlier else "restore it from a copy"
+        return self._load(path, advice, with_episodes=False)[0]
 
     def _load(
-        self, path: Path, *, is_last: bool, with_episodes: bool = True
+        self, path: Path, advice: str, *, with_episodes: bool = True
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        advice = (
-            "there is no earlier one: move the run directory away to start again"
-            if is_last
-            else "the previous one is not affected: resume from it with checkpoint=previous"
-        )
         try:
             manifest = read_json(path / "manifest.json")
             if manifest is None or not (path / "state.pt").is_file():

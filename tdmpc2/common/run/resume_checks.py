@@ -157,7 +157,7 @@ def _why_finished(directory: Path, status: Mapping[str, Any], budget: int) -> st
     )
 
 
-def register_attempt(
+def new_attempt(
     directory: Path,
     *,
     simulators: Iterable[str],
@@ -165,7 +165,7 @@ def register_attempt(
     study: str | None = None,
     elsewhere: Mapping[str, str | None] | None = None,
 ) -> dict[str, Any]:
-    """Append the provenance of this attempt to `attempts.json` and return it.
+    """Return the provenance of this attempt, for `record_attempt`.
 
     An attempt is one start of the command; a resumed run has several.
 
@@ -182,8 +182,12 @@ def register_attempt(
     attempt = provenance(simulators, directory / "provenance", elsewhere)
     if study is not None:
         attempt["study"] = study
-    write_json(directory / "attempts.json", [*_attempts(directory), attempt])
     return attempt
+
+
+def record_attempt(directory: Path, attempt: Mapping[str, Any]) -> None:
+    """Append an attempt to `attempts.json`."""
+    write_json(directory / "attempts.json", [*_attempts(directory), attempt])
 
 
 def check_commit(directory: Path, commit: str | None) -> None:

@@ -159,11 +159,14 @@ _JSON_TYPES = {
 
 
 def variant_name(overrides: tuple[tuple[str, Scalar], ...]) -> str:
-    """Return a readable name for a set of overrides: `default`, or `num_q-2+regression-mse`."""
+    """Return a readable name for a set of overrides: `default`, or `num_q-2+regression-mse`.
+
+    Long names, and those that cannot name a folder, are replaced by a checksum.
+    """
     if not overrides:
         return "default"
     name = "+".join(f"{key}-{value}" for key, value in sorted(overrides))
-    if len(name) <= 80:
+    if len(name) <= 80 and "/" not in name and name.isprintable():
         return name
     return f"{len(overrides)}-overrides-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
@@ -294,10 +297,13 @@ def chosen_seeds(values: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def overrides_of(config: Any, default: Any) -> tuple[tuple[str, Scalar], ...]:
-    """Return the fields in which a config differs from a default config, sorted by name."""
-    changed = []
+    """Return the fields in which a config differs from a default config, sorted by name.
+
+    Paths are returned as texts, as `spec.json` has them.
+    """
+    changed: list[tuple[str, Scalar]] = []
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
         if value != getattr(default, f.name):
-            changed.append((f.name, value))
+            changed.append((f.name, str(value) if isinstance(value, Path) else value))
     return tuple(sorted(changed))

@@ -65,6 +65,7 @@ class BaseAgent(abc.ABC):
         micro_batches: whether updates can be divided (`tdmpc2.sharded_update`).
         seed_batch_class: `"module:Class"` that trains several seeds as one batch; None without.
         state_fields: further attributes that a checkpoint contains: numbers, tensors, containers.
+            Tensors are restored in place, so that optimizers and modules may refer to them.
     """
 
     config_class: ClassVar[type[Any]] = BaseConfig
@@ -155,6 +156,9 @@ class BaseAgent(abc.ABC):
         """Seed the noise of evaluation."""
         self.eval_noise.generator.manual_seed(seed)
 
+    def follow_evaluation(self) -> None:  # noqa: B027  (a default, not an abstract method)
+        """Change the parameters as `act` does in an evaluation of all tasks; by default not."""
+
     def state_dict(self) -> dict[str, Any]:
         """Return all that a resume needs."""
         state: dict[str, Any] = {name: getattr(self, name) for name in self.state_fields}
@@ -174,4 +178,30 @@ class BaseAgent(abc.ABC):
             elif isinstance(current, Draws):
                 current.generator.set_state(value.cpu())
             else:
-                setattr(self, name, value)
+                setattr(self, name, _restored(current, value, self.device))
+
+
+def _restored(current: Any, saved: Any, device: torch.device) -> Any:
+    """Return a saved value with the tensors of the agent, to which its optimizers refer.
+
+    Args:
+        current: value of the new agent; its tensors of the same shape and type are overwritten.
+        saved: value of the checkpoint, whose tensors are on the CPU.
+        device: device of tensors that the new agent does not have yet.
+    """
+    if isinstance(saved, Tensor):
+        if not isinstance(current, Tensor):
+            return saved.to(device)
+        if (current.shape, current.dtype) != (saved.shape, saved.dtype):
+            return saved.to(current.device)
+        with torch.no_grad():
+            return current.copy_(saved)
+    if isinstance(saved, dict):
+        known = current if isinstance(current, dict) else {}
+        return {key: _restored(known.get(key), item, device) for key, item in saved.items()}
+    if isinstance(saved, list | tuple):
+        listed = list(current) if isinstance(current, list | tuple) else []
+        listed += [None] * len(saved)
+        pairs = zip(listed, saved, strict=False)
+        return type(saved)(_restored(one, item, device) for one, item in pairs)
+    return saved

@@ -109,6 +109,7 @@ class Trainer(TrainingLoop):
         self.callbacks = callbacks or self.callbacks
         self.rng = np.random.default_rng(derive_seed(seed, "seeding actions"))
         self.progress = Progress()
+        self._unsaved_rows = 0  # of each environment in the replay buffer
         self._settings = torch_settings()
 
     @property
@@ -200,6 +201,7 @@ class Trainer(TrainingLoop):
             else:
                 self.replay.add(play.episode())
         self.progress.num_episodes += len(plays)
+        self._unsaved_rows += length + 1
         yield from self._update("episode_end", length)
         self._record_episodes(plays)
 
@@ -296,6 +298,23 @@ class Trainer(TrainingLoop):
         self.callbacks.on_evaluation(self.env_step, figures, result.row())
 
     # --- checkpoints -----------------------------------------------------------------
+
+    def checkpoint_due(self) -> bool:
+        """Return whether to save a checkpoint.
+
+        With `keep_replay`, also if the next episodes could remove unsaved ones from the buffer.
+        """
+        if super().checkpoint_due():
+            return True
+        if not self.schedule.keep_replay or not self._unsaved_rows:
+            return False
+        rows = len(self.envs) * (self._unsaved_rows + self.envs[0].episode_length + 1)
+        return rows > self.replay.capacity
+
+    def save(self, *, final: bool = False) -> None:
+        """Save a checkpoint, see `TrainingLoop.save`."""
+        super().save(final=final)
+        self._unsaved_rows = 0
 
     def state(self, *, final: bool) -> tuple[dict[str, Any], ReplayBuffer | None]:
         """Return the state for a checkpoint; that of a finished run has no episodes.
