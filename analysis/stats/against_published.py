@@ -68,8 +68,8 @@ class Comparison:
     def coverage(self, rows: Sequence[int]) -> float:
         """Return the measured coverage of the interval of the mean over rows; NaN without one."""
         counts = self.tasks.loc[list(rows), ["num_ours", "num_theirs"]].to_numpy(int).tolist()
-        pools, least = ([part[row] for row in rows] for part in (self.pools, self.least))
-        return coverage_of_differences(pools, counts, least)
+        pools = [self.pools[row] for row in rows]
+        return coverage_of_differences(pools, counts, [self.least[row] for row in rows])
 
 
 def compare_tasks(curves: ScoreCurves, rule: Rule, variant: str, margin: float) -> Comparison:

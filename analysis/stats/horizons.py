@@ -111,7 +111,7 @@ def side_of(curves: ScoreCurves, rows: np.ndarray, until: float, since: float = 
 def position(curves: ScoreCurves, row: int) -> str:
     """Return how far a run has come, such as `seed 3 is at 100,000 env steps`."""
     run = curves.runs.loc[row]
-    verb = {"DIVERGED": "diverged", "ENDED": "ended"}.get(run["state"], "is")
+    verb = {"DIVERGED": "diverged", "ENDED": "ended"}.get(str(run["state"]), "is")
     return f"seed {run['seed']} {verb} at {int(curves.last_steps[row]):,} env steps"
 
 
