@@ -116,7 +116,7 @@ BAD_ARGUMENTS = {
     "impossible network": (["num_q=0"], "num_q=0: must lie in [1, 100]"),
     "too few seeding decisions": (
         ["seed_decisions=49"],
-        "a whole episode of 50 decisions; use more",
+        "a whole episode of 50 decisions; use at least 50",
     ),
     "too small a memory": (["buffer_size=50"], "one episode takes 51 rows"),
     "too long a horizon": (["horizon=51"], "an episode has only 50 decisions"),
