@@ -16,6 +16,7 @@ from analysis.stats.ablation_effects import Effect
 from analysis.stats.coverage import Coverage
 from analysis.stats.equivalence import MOST_SEEDS, Difference
 from analysis.stats.estimate_texts import coverage_note, estimate_text
+from tdmpc2.common.system.texts import table_span
 
 MISSING_SHOWN = 12
 MEASURED = ("tasks", "seeds", "default", "variant", "difference", "area", "P(better) %")
@@ -42,8 +43,8 @@ def _numbers(finding: StudyResult) -> dict[str, Any]:
         low, high = effect.final.interval(0.95)
         row |= {
             "tasks": " ".join(effect.tasks),
-            "seeds_variant": _per_task(effect.variant.sizes),
-            "seeds_base": _per_task(effect.base.sizes),
+            "seeds_variant": table_span(effect.variant.sizes),
+            "seeds_base": table_span(effect.base.sizes),
             "score_variant": effect.variant.score,
             "score_base": effect.base.score,
             **_bounds("difference", effect.final),
@@ -63,11 +64,6 @@ def _numbers(finding: StudyResult) -> dict[str, Any]:
 
 
 _IMPROVEMENT = ("improvement", "improvement_low", "improvement_high")
-
-
-def _per_task(sizes: Sequence[int]) -> str:
-    """Return the smallest and the largest number of seeds of a task: `3`, `2-3`."""
-    return "-".join(map(str, sorted({min(sizes), max(sizes)})))
 
 
 def _bounds(name: str, found: Difference) -> dict[str, float]:

@@ -105,8 +105,8 @@ def _stop_processes(sweep: SweepFolder, at_work: Collection[str]) -> list[bool]:
     Returns:
         Whether it stops, for each process that works on the sweep, or may do so.
     """
-    launches = [launch for launch in sweep.submissions() if "ended" not in launch.facts]
-    local = [launch.facts for launch in launches if launch.facts["cluster"] != "slurm"]
+    launches = sweep.submissions()
+    local = [launch.facts for launch in launches if _has_no_end(launch)]
     launchers = {facts["pid"] for facts in local if runs(facts)}
     # Before the launchers: when one has ended, its runs are no longer its children.
     stopped = _stop_orphans(sweep, launchers, at_work)
@@ -124,9 +124,14 @@ def _stop_processes(sweep: SweepFolder, at_work: Collection[str]) -> list[bool]:
     return stopped
 
 
+def _has_no_end(launch: Submission) -> bool:
+    """Return whether a launch was without SLURM and has not recorded its end."""
+    return launch.facts["cluster"] != "slurm" and "ended" not in launch.facts
+
+
 def _is_unseen(launch: Submission) -> bool:
-    """Return whether a launch was on a machine whose processes cannot be seen from here."""
-    return launch.facts["cluster"] != "slurm" and runs(launch.facts) is None
+    """Return whether a launch may be at work on a machine that cannot be seen from here."""
+    return _has_no_end(launch) and runs(launch.facts) is None
 
 
 def _has_written_lately(sweep: SweepFolder, launch: Submission) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.figures.figure_specs import Catalog
+from analysis.records.precisions import in_its_precision
 from analysis.records.run_reader import short_commits
 from analysis.records.sources import PUBLISHED, RUNS_SOURCE
 from analysis.stats.equivalence_tables import series_details
@@ -96,12 +97,13 @@ def next_steps(
     """
     ours = curves.runs[curves.runs["source"] == RUNS_SOURCE]
     ours = ours[ours["variant"].str.split("[").str[0] == variant]
+    exact = [in_its_precision(*row) for row in ours[["variant", "overrides"]].to_numpy()]
     steps: list[tuple[str, str]] = []
-    unfinished = ours[~ours["state"].isin(["COMPLETED", "DIVERGED"])]
+    unfinished = ours.assign(variant=exact)[~ours["state"].isin(["COMPLETED", "DIVERGED"])]
     for method, settings, own in _series(unfinished):
         why = f"{counted(len(own), 'unfinished run')} of {_label(names, method, settings)}:"
         steps.append((why, _continue(own, method, settings)))
-    undecided = tasks[tasks["verdict"] == OPEN]
+    undecided = _in_one_precision(tasks[tasks["verdict"] == OPEN], ours.assign(exact=exact))
     # A larger margin helps only if there is a difference with an interval.
     interval = np.isfinite(undecided["error"])
     enough = undecided["num_ours"] >= _FEWEST_SEEDS
@@ -131,6 +133,20 @@ def next_steps(
         launch = f"python sweeps/launch.py suite=all104 methods={','.join(published)} seeds=3"
         steps.append((why, launch))
     return steps
+
+
+def _in_one_precision(tasks: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Name the precision in the variants of tasks whose runs all have the same.
+
+    Args:
+        tasks: rows of series and tasks.
+        runs: the runs; column `exact` is the name of the variant with the precision.
+    """
+    key = ["method", "variant", "task"]
+    names = runs.groupby(key)["exact"].agg(["nunique", "first"])
+    known = names.loc[names["nunique"] == 1, "first"].to_dict()
+    places = tasks[key].itertuples(index=False, name=None)
+    return tasks.assign(variant=[known.get(place, place[1]) for place in places])
 
 
 def _series(table: pd.DataFrame) -> Iterator[tuple[str, list[str], pd.DataFrame]]:

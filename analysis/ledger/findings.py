@@ -71,7 +71,7 @@ def points_text(gap: Difference, coverage: float) -> str:
 
     Args:
         gap: the difference.
-        coverage: measured coverage of the interval, which follows if it is not 95 %.
+        coverage: measured coverage of the interval, which follows if it is not 92 to 98 %.
     """
     low, high = gap.interval(0.95)
     if np.isnan(low):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 
@@ -73,6 +75,21 @@ def _names_if_some(tasks: pd.Series[str], every: pd.Series[str]) -> str:
 def in_any_precision(variant: str) -> str:
     """Return the name of a variant without the precision."""
     return _MARK.sub("", variant)
+
+
+def in_its_precision(variant: str, overrides: Mapping[str, Any]) -> str:
+    """Return the name of a run's variant with its precision, as `run_reader` has named it.
+
+    Args:
+        variant: name of the variant, with or without the precision.
+        overrides: settings of the run that differ from the defaults.
+    """
+    plain = in_any_precision(variant)
+    if "precision" not in overrides:
+        return plain
+    name, _, others = plain.removesuffix("]").partition("[")
+    marks = [*filter(None, [others]), f"precision={overrides['precision']}"]
+    return f"{name}[{','.join(marks)}]"
 
 
 def _plain(table: pd.DataFrame) -> pd.Series[str]:

@@ -190,16 +190,20 @@ def _by_task(runs: pd.DataFrame, rows: np.ndarray) -> dict[str, np.ndarray]:
 def _with_score(
     curves: ScoreCurves, rows: np.ndarray, end: int, rule: Rule, missing: list[str]
 ) -> np.ndarray:
-    """Return the rows that have a score at `end`; append a message for each of the others."""
+    """Return the rows that have a score at `end`; append a message for each of the others.
+
+    Step 0 never counts, not even as the last score of a seed that diverged.
+    """
     values = curves.values(rows, np.array([end]), rule)[:, 0]
-    for row in rows[np.isnan(values)]:
+    absent = np.isnan(values) | (curves.last_steps[rows] <= 0)
+    for row in rows[absent]:
         run = curves.runs.loc[row]
         how = "ended" if run["state"] in ENDED else "is"
         missing.append(
             f"{run['task']}: seed {run['seed']} of {run['variant']} {how} at "
             f"{int(curves.last_steps[row]):,} of {end:,} env steps"
         )
-    return rows[~np.isnan(values)]
+    return rows[~absent]
 
 
 def _other_seeds(runs: pd.DataFrame, task: str, base: np.ndarray, variant: np.ndarray) -> list[str]:

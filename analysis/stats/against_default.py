@@ -15,6 +15,7 @@ from analysis.stats.equivalence import difference, if_spread, mean_difference
 from analysis.stats.horizons import side_of, without_score
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
+from tdmpc2.common.system.texts import table_span
 
 AGAINST_DEFAULT = [
     *("method", "variant", "tasks", "seeds", "env steps", "score", "default"),
@@ -84,5 +85,4 @@ def against_default(curves: ScoreCurves, rule: Rule) -> pd.DataFrame:
 
 def _seeds(sizes: Sequence[tuple[int, int]]) -> str:
     """Return the seeds per task of variant and default, such as `2-3/5`."""
-    sides = [sorted({size[side] for size in sizes}) for side in (0, 1)]
-    return "/".join(f"{own[0]}" if len(own) == 1 else f"{own[0]}-{own[-1]}" for own in sides)
+    return "/".join(map(table_span, zip(*sizes, strict=True)))

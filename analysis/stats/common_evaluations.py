@@ -66,8 +66,8 @@ def common_scores(
         return _none([*left_out, *_ended(curves, kept, published[0]), why], curves, ours)
     recorded = curves.common_grid(kept, last)
     recorded = recorded[recorded >= published[0]]
-    carried = published[(published > curves.last_steps[kept].max()) & (published <= last)]
-    steps = np.union1d(np.intersect1d(recorded, published), carried)
+    beyond = published[(published > curves.last_steps[kept].max()) & (published <= last)]
+    steps = np.union1d(np.intersect1d(recorded, published), beyond)
     steps = steps if len(steps) else recorded
     mine = 100 * curves.values(kept, steps, rule, normalized=True)
     other = 100 * curves.values(theirs, steps, RULES["linear"], normalized=True)

@@ -22,8 +22,8 @@ def estimate_text(
         value: the estimate.
         low: lower end of the interval; NaN if there is none.
         high: upper end.
-        coverage: measured coverage of the interval, which the text ends with if it is not 95 %; NaN
-            if it was not measured.
+        coverage: measured coverage of the interval, with which the text ends if it is not 92 to
+            98 %; NaN if it was not measured.
         form: format of all three numbers.
     """
     if isnan(value):
@@ -34,7 +34,7 @@ def estimate_text(
 
 
 def coverage_text(coverage: float) -> str:
-    """Return the measured coverage of an interval, `(87 %)`; empty for 95 % and for NaN."""
+    """Return the measured coverage of an interval, `(87 %)`; empty for 92 to 98 % and NaN."""
     label = NOMINAL if isnan(coverage) else level_label(coverage)
     return "" if label == NOMINAL else f"({label})"
 

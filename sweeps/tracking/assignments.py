@@ -84,8 +84,10 @@ class Assignments:
             end = submission.log(job, rank).stat().st_mtime
         except OSError:  # the job has not started it
             return True
-        with contextlib.suppress(OSError):
-            return (self._runs / self.logs[directory] / "log.txt").stat().st_mtime >= end
+        for name in ("log.txt", "status.json"):  # inline launches write no log
+            with contextlib.suppress(OSError):
+                if (self._runs / self.logs[directory] / name).stat().st_mtime >= end:
+                    return True
         return False
 
     def queue_of(self, assignment: Assignment) -> Mapping[str, str] | None:

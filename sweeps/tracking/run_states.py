@@ -279,8 +279,8 @@ def find_lost_arrays(submissions: Iterable[Submission], *, locked: bool = False)
     a job id. If SLURM has the jobs, their comment names the record.
 
     Args:
-        submissions: launches whose records are completed: in memory, and on disk unless another
-            process submits or cancels jobs.
+        submissions: launches whose records are completed: in memory, and on disk unless the lease
+            of submissions and cancellations is held without `locked`.
         locked: whether this process holds the lease of these.
 
     Returns:

@@ -149,7 +149,7 @@ class LocalRun:
     def write_spec(self, **facts: Any) -> None:
         """Record the numeric path and this attempt, and write `spec.json`.
 
-        This is done after the checkpoint has been restored: a start that is refused before must
+        This is done after the checkpoint has been restored: a start that is refused by then must
         not decide with which numeric path or commit the run continues.
 
         Args:

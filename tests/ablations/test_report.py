@@ -251,16 +251,18 @@ def test_equal_scores_of_all_seeds_have_no_interval_and_decide_nothing(
     assert np.isnan(other["improvement_coverage"])
 
 
-def test_diverged_runs_count(tmp_path: Path) -> None:
+def test_diverged_runs_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """But not the score of the untrained agent, if there is no other."""
     write(tmp_path / "runs", "default", 800.0)
     settings = {"overrides": {"hidden_norm": "none"}, "state": "DIVERGED"}
     for task in ("walker-walk", "cup-catch"):
-        for seed in (1, 2, 3):
+        for seed, last in ((1, 20_000), (2, 20_000), (3, 20_000), (4, 0)):
             facts = {"variant": "simnorm-only", "task": task, "seed": seed, "tag": f"{task}{seed}"}
-            write_run(tmp_path / "runs", {0: 0.0, 20_000: 20.0 * seed}, **facts, **settings)
+            write_run(tmp_path / "runs", {0: 0.0, last: 20.0 * seed}, **facts, **settings)
     _, table = compare(tmp_path)
     assert table.loc["simnorm-only", "score_variant"] == pytest.approx(4.0)
     assert table.loc["simnorm-only", "verdict"] == "supported"
+    assert "cup-catch: seed 4 of simnorm-only ended at 0 of 100,000" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

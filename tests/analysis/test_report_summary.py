@@ -80,3 +80,16 @@ def test_commands_have_the_settings_of_the_runs(tmp_path: Path) -> None:
     assert (seeds[0][0], seeds[0][2]) == ("2,", "obs=rgb")
     assert {rest for _, _, rest in seeds[1:]} == {"", "obs=rgb", "precision=tf32"}
     assert "1 unfinished run of TD-MPC2 (obs=rgb):" in found["next"][0][0]
+
+
+def test_commands_have_the_precision_that_all_runs_have(tmp_path: Path) -> None:
+    """It is no part of the name of their variant then."""
+    publish(tmp_path, "tdmpc2", LATE)
+    for seed, state in ((1, "COMPLETED"), (2, "COMPLETED"), (3, "INTERRUPTED")):
+        facts = {"variant": "precision-bf16", "overrides": {"precision": "bf16"}, "state": state}
+        write_run(tmp_path / "runs", {0: 5.0, 100_000: 300.0 * seed}, seed=seed, **facts)
+    headlines(tmp_path, f"runs={tmp_path / 'runs'}", f"published={tmp_path / 'paper'}")
+    unfinished, *undecided = [command for _, command in content(tmp_path)["verdicts"]["next"]]
+    assert unfinished.startswith(f"{LAUNCH}walker-walk methods=tdmpc2 seeds=3, precision=bf16")
+    assert len(undecided) == 1
+    assert "precision=bf16" in undecided[0]

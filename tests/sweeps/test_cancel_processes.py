@@ -175,7 +175,11 @@ def test_a_launcher_elsewhere_is_named_until_it_has_been_silent(
     assert f"{sweep.name}: nothing is running or queued\n" in capsys.readouterr().out
     os.utime(record)
     gone = {**identity_of(), "started_ticks": 1}
-    write_submission(sweep.new_submission(), "local", **gone)  # whose runs write files, too
+    later = sweep.new_submission()
+    write_submission(later, "local", **gone)  # whose runs write files, too
+    assert cancel.main([f"runs={tmp_path}"]) == 0
+    record_end(later)
+    os.utime(record)
     assert cancel.main([f"runs={tmp_path}"]) == 0
 
 

@@ -258,6 +258,22 @@ def test_a_launch_on_this_machine_that_was_stopped_early_leaves_runs_failed(
     assert found == [("failed", "refused")] * 2
 
 
+def test_a_later_inline_launch_that_has_written_a_state_counts(
+    queue: dict[str, str], tmp_path: Path
+) -> None:
+    planned = plan(tmp_path, 2)
+    arrays = one_array(tmp_path, planned, "7")
+    sweep = write_sweep(tmp_path, planned, cluster="slurm", arrays=arrays, launched=FIRST)
+    log = sweep.path / "0001" / "7_0_0_log.err"
+    log.write_text("error: of the job\n")
+    os.utime(log, (1, 1))
+    processes = [relative(planned[:1], tmp_path)]
+    write_sweep(tmp_path, planned, processes=processes, launched=SECOND)
+    write_status(planned[0], "INTERRUPTED", 100)
+    view, _ = see(tmp_path, planned)
+    assert (view.job, view.state, view.message) == (None, "resumable", "")
+
+
 def test_without_squeue_a_job_before_a_launch_on_this_machine_may_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,11 @@ def span_text(few: float, many: float) -> str:
     return f"{few:,.0f}" if few == many else f"{few:,.0f} to {many:,.0f}"
 
 
+def table_span(numbers: Sequence[int]) -> str:
+    """Return the smallest and the largest of some numbers for a table: `3`, `2-3`."""
+    return "-".join(map(str, sorted({min(numbers), max(numbers)})))
+
+
 def seeds_text(seeds: Sequence[int]) -> str:
     """Return seeds with their noun: `seed 1`, `seeds 1, 2`."""
     return f"seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}"
