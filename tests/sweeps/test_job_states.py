@@ -206,6 +206,17 @@ def test_a_run_without_a_process_in_a_running_job_is_named(
 FIRST, SECOND, THIRD = (f"2026-01-0{day}T00:00:00+00:00" for day in (1, 2, 3))
 
 
+def two_runs_of_an_ended_job(tmp_path: Path) -> tuple[list[PlannedRun], list[Path]]:
+    """Return the runs of the jobs 7_0 and 7_1, and the logs of these, which end with an error."""
+    planned = plan(tmp_path, 2)
+    arrays = one_array(tmp_path, planned, "7")
+    sweep = write_sweep(tmp_path, planned, cluster="slurm", arrays=arrays, launched=FIRST)
+    logs = [sweep.path / "0001" / f"7_{element}_0_log.err" for element in (0, 1)]
+    for log in logs:
+        log.write_text("error: of the job\n")
+    return planned, logs
+
+
 @pytest.mark.parametrize(
     ("slurm_state", "job", "log"),
     [
@@ -217,10 +228,7 @@ def test_a_later_launch_on_this_machine_counts(
     slurm_state: str | None, job: str | None, log: str, queue: dict[str, str], tmp_path: Path
 ) -> None:
     """Its log, not that of the job before it, says what became of the run."""
-    planned = plan(tmp_path, 2)
-    arrays = one_array(tmp_path, planned, "7")
-    sweep = write_sweep(tmp_path, planned, cluster="slurm", arrays=arrays, launched=FIRST)
-    (sweep.path / "0001" / "7_0_0_log.err").write_text("error: of the job\n")
+    planned, _ = two_runs_of_an_ended_job(tmp_path)
     assert see(tmp_path, planned)[0].message == "of the job"
     processes = [relative([run], tmp_path) for run in planned[:1]]
     write_sweep(tmp_path, planned, processes=processes, launched=SECOND)
@@ -243,30 +251,22 @@ def test_a_launch_on_this_machine_that_was_stopped_early_leaves_runs_failed(
     queue: dict[str, str], tmp_path: Path
 ) -> None:
     """It had not started them: the logs of their jobs still say why they have failed."""
-    planned = plan(tmp_path, 2)
-    arrays = one_array(tmp_path, planned, "7")
-    sweep = write_sweep(tmp_path, planned, cluster="slurm", arrays=arrays, launched=FIRST)
+    planned, _ = two_runs_of_an_ended_job(tmp_path)
     write_status(planned[1], "INTERRUPTED", 100)
     planned[1].log.touch()  # of an earlier launch
     for file in planned[1].directory.iterdir():
         os.utime(file, (1, 1))
-    for rank in (0, 1):
-        (sweep.path / "0001" / f"7_{rank}_0_log.err").write_text("error: refused\n")
     processes = [relative([run], tmp_path) for run in planned]
     write_sweep(tmp_path, planned, processes=processes, launched=SECOND)
     found = [(view.state, view.message) for view in see(tmp_path, planned)]
-    assert found == [("failed", "refused")] * 2
+    assert found == [("failed", "of the job")] * 2
 
 
 def test_a_later_inline_launch_that_has_written_a_state_counts(
     queue: dict[str, str], tmp_path: Path
 ) -> None:
-    planned = plan(tmp_path, 2)
-    arrays = one_array(tmp_path, planned, "7")
-    sweep = write_sweep(tmp_path, planned, cluster="slurm", arrays=arrays, launched=FIRST)
-    log = sweep.path / "0001" / "7_0_0_log.err"
-    log.write_text("error: of the job\n")
-    os.utime(log, (1, 1))
+    planned, logs = two_runs_of_an_ended_job(tmp_path)
+    os.utime(logs[0], (1, 1))
     processes = [relative(planned[:1], tmp_path)]
     write_sweep(tmp_path, planned, processes=processes, launched=SECOND)
     write_status(planned[0], "INTERRUPTED", 100)
