@@ -13,7 +13,7 @@ from sweeps import cancel
 from tests.slurm import sweeping
 from tests.slurm.cluster import CONF, Cluster, wait_for
 
-pytestmark = pytest.mark.xdist_group("slurm")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
 
 # SLURM's default time between SIGTERM and SIGKILL; a run stops 20 s after SIGTERM.
 PATIENT = CONF.replace("KillWait=3", "KillWait=30")
@@ -39,7 +39,7 @@ class Slow(gymnasium.Env):
 
 gymnasium.register("Slow-v0", Slow, max_episode_steps=100)
 """
-TRAINED = {"tasks": "slow_env:Slow-v0", "env_steps": 400, "eval_every": 400}
+TRAINED = {"tasks": "slow_env:Slow-v0", "env_steps": 600, "eval_every": 600}
 
 
 @pytest.fixture
@@ -54,15 +54,16 @@ def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     file.unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize("configured", [PATIENT], indirect=True, ids=[""])
+@pytest.mark.parametrize("configured", [PATIENT], indirect=True, ids=["patient"])
 def test_a_job_comes_back_whose_episodes_outlast_the_warning_unless_it_is_cancelled(
     configured: Cluster, slow: Path, tmp_path: Path
 ) -> None:
     """SLURM accepts a requeue after its SIGTERM, also one of a job that a user has cancelled."""
     limited, cancelled = tmp_path / "limited", tmp_path / "cancelled"
-    sweeping.sweep(limited, seeds=2, runs_per_gpu=2, **TRAINED)
     sweeping.sweep(cancelled, seeds=1, **TRAINED)
-    held = [*sweeping.hold(limited, (1, 2)).values(), *sweeping.hold(cancelled, (1,)).values()]
+    held = [*sweeping.hold(cancelled, (1,)).values()]
+    sweeping.sweep(limited, seeds=2, runs_per_gpu=2, **TRAINED)
+    held += sweeping.hold(limited, (1, 2)).values()
     slow.touch()
     for pid in held:
         os.kill(pid, signal.SIGCONT)
