@@ -11,7 +11,7 @@ command again repeats only the sections that have not passed. Sections:
   resume    a run that is killed and resumed equals an uninterrupted one, byte for byte
   latency   time of plan, update and decision, against bounds measured on this device
   seeds     throughput of 1, 3, 8 and 16 seeds as one batch
-  train     the suite evidence: TD-MPC2 5M, three seeds of each task, for 100,000 env steps
+  train     the suite evidence: TD-MPC2 5M, three seeds of each task, to the first released step
 """
 
 from __future__ import annotations

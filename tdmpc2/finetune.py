@@ -304,7 +304,7 @@ def usage() -> str:
             "  python tdmpc2/train.py task=TASK model_size=… env_steps=20000",
             "",
             "Ctrl-C, SIGTERM and SIGUSR2 work as for train.py (see its --help).",
-            "Exit code: 0 completed, 1 diverged, 2 invalid input or disk full, 130 stopped.",
+            *cli.RUN_EXIT_CODES,
             "",
             "Identity of the run:",
             cli.describe_fields(SpecOptions),

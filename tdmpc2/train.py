@@ -153,7 +153,7 @@ def usage(arguments: Sequence[str] = ()) -> str:
             "Ctrl-C and SIGTERM stop the run at once, without a checkpoint; the same command then",
             "resumes it from the last checkpoint. SIGUSR2 finishes the episode, saves a checkpoint",
             "and stops. In a SLURM job, SIGTERM does the same, but stops after 20 s at the latest.",
-            "Exit code: 0 completed, 1 diverged, 2 invalid input or disk full, 130 stopped.",
+            *cli.RUN_EXIT_CODES,
             "",
             "Runs of a launch:",
             cli.describe_fields(FileOptions),

@@ -174,6 +174,13 @@ def test_pre_commit_needs_no_network():
     assert set(re.findall(r"language: (\S+)", config)) == {"system"}
 
 
+def test_every_package_is_checked_before_a_commit():
+    config = (ROOT / ".pre-commit-config.yaml").read_text()
+    wanted = re.search(r"id: mypy\n.*?files: (\S+)", config, re.DOTALL)
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]["files"]
+    assert all(re.search(wanted[1], f"{package}/agent.py") for package in packages)
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A copy of what the set-up reads, so that the real environment is not touched."""

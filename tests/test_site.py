@@ -54,6 +54,26 @@ def test_the_site_builds_offline_without_a_warning(tmp_path: Path) -> None:
     assert not re.findall(r'(?:src|href)="https?://[^"]*\.(?:js|css|woff2?)"', html)
 
 
+SAYING_YES = [(page, text) for page, text in commands() if re.search(r"(--yes|yes=true)\b", text)]
+
+
+@pytest.mark.parametrize(("page", "command"), SAYING_YES)
+def test_a_shown_command_that_starts_without_a_question_takes_less_than_a_day(
+    page: str, command: str, tmp_path: Path
+) -> None:
+    parts = [word for word in shlex.split(command)[1:] if word not in ("yes=true", "--yes")]
+    done = subprocess.run(
+        [sys.executable, *parts, "dry_run=true", "cluster=local", "device=cpu", f"runs={tmp_path}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    hours = re.search(r"Remaining time: about ([\d.]+) (min|h) on one core", done.stdout)
+    assert hours is not None, done.stdout
+    assert hours[2] == "min" or float(hours[1]) < 24
+
+
 def test_many_commands_are_shown() -> None:
     assert len(commands()) > 60
 

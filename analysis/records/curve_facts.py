@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from analysis.records.curve_formats import PIXELS, Identity
-from analysis.records.evaluations import ENV_STEPS, OWN_RETURN
+from analysis.records.evaluations import ENV_STEPS, OWN_RETURN, score_name
 from analysis.records.run_reader import PAPER_EPISODES, Run
 from analysis.records.sources import PUBLISHED
-from tdmpc2.envs.tasks import PIXEL_ENV_STEPS, TASKS
+from tdmpc2.envs.tasks import PIXEL_ENV_STEPS, RETURN_RANGE, TASKS
 
 ENDED = "ENDED"
 """State of a curve that is not continued: nothing else is known about its run."""
@@ -43,7 +43,10 @@ def facts_of(
     known = TASKS.get(task)
     if budget is None and source == PUBLISHED and known is not None:
         budget = PIXEL_ENV_STEPS if pixels else known.env_steps
-    own_score = OWN_RETURN if kind == "return" else kind
+    score = OWN_RETURN if kind == "return" else kind
+    if known is not None:
+        ranged = known.score_range != RETURN_RANGE
+        score = score_name(known.metric, known.score_range) if ranged else known.metric
     return {
         "source": source,
         "method": identity.method.removesuffix(PIXELS),
@@ -54,7 +57,7 @@ def facts_of(
         "seed": int(str(identity.seed)),
         "domain": "other" if known is None else known.domain,
         "obs": "rgb" if pixels else "state",
-        "score": own_score if known is None else known.metric,
+        "score": score,
         "state": ENDED,
         "budget": int(np.max(steps, initial=0)) if budget is None else budget,
         "budget_unit": "env_steps",

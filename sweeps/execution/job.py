@@ -32,6 +32,9 @@ SAVE_SECONDS = 60.0
 # requeues a job that reaches its time limit.
 REQUEUE_SECONDS = 60.0
 ANSWER_SECONDS = 20.0
+# How long the question takes at most whether the job is being ended: a process that has waited for
+# the end of its episode until 20 s after SIGTERM is killed 10 s later.
+ASKING_SECONDS = 4.0
 RETRY_SECONDS = 5.0
 
 
@@ -97,7 +100,9 @@ class TrainingJob(Checkpointable):
         except Exception as error:  # such as a file that cannot be read: requeue nevertheless
             what = f"{type(error).__name__}: {error}"
             print(f"not waiting for the other processes ({what})", file=sys.stderr, flush=True)
-        requeue(submitit.JobEnvironment().job_id)
+        job = submitit.JobEnvironment().job_id
+        if not _is_being_ended(job):
+            requeue(job)
         sys.exit(-1)
 
     def _wait_for_others(self, rank: int) -> None:
@@ -115,6 +120,21 @@ def _is_held_by_this_job(directory: Path) -> bool:
     """Return whether a process of this job trains a run; another job may have it after a retry."""
     holder = live_holder(directory)
     return holder is not None and holder.get("slurm_job") == os.environ.get("SLURM_JOB_ID")
+
+
+def _is_being_ended(job: str) -> bool:
+    """Return whether SLURM ends a job for another reason than its time limit.
+
+    It has been cancelled after the warning, which SLURM would undo if the job requeued itself; or
+    SLURM requeues it anyway. If SLURM does not answer, the job is not known to be ended.
+    """
+    command = ["squeue", "--noheader", f"--jobs={job}", "--format=%T %r"]
+    try:
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=ASKING_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    state, _, reason = shown.stdout.strip().partition(" ")
+    return state == "COMPLETING" and reason != "TimeLimit"
 
 
 def requeue(job: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 from tdmpc2.common.system.config_checks import require
 from tdmpc2.common.system.paths import PACKAGES
 from tdmpc2.common.system.plugins import Plugins, Table
-from tdmpc2.envs.tasks import ALIASES, PAPER_SUITES, SUITES, TASKS, Task
+from tdmpc2.envs.tasks import ALIASES, PAPER_SUITES, SUITES, TASKS, Task, is_score_range
 
 GROUP = "tdmpc2_repro.simulators"
 """Entry-point group of simulators of other packages; each object is a `Simulator`."""
@@ -247,6 +247,9 @@ def _check_kinds(adapter: Any, tasks: Any) -> None:
             metric in ("return", "success"), f"{text}: metric={metric!r} must be return or success"
         )
         require(isinstance(tags, frozenset), f"{text}: tags={tags!r} must be a frozenset of texts")
+        limits = task.score_range
+        ranged = limits is None or is_score_range(limits)
+        require(ranged, f"{text}: score_range={limits!r} must be two increasing, finite numbers")
 
 
 def recorded_distributions() -> tuple[str, ...]:

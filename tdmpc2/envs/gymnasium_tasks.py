@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 from tdmpc2.common.system.config_checks import require
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.envs.probing import ask
-from tdmpc2.envs.tasks import ALIASES, SUITES, TASKS, Task
+from tdmpc2.envs.tasks import ALIASES, RETURN_RANGE, SUITES, TASKS, Task, is_score_range
 
 DOMAIN = "gymnasium"
 VARIABLE = "TDMPC2_TASKS"
@@ -111,15 +111,17 @@ def recorded(task: Task) -> dict[str, Any]:
 def examine(task: Task) -> dict[str, Any]:
     """Return facts about the environment of a user, for `spec.json`; empty for built-in tasks.
 
-    Two processes play the same episodes, one of them after another episode. If what they see
-    differs, the environment has randomness that its seed does not control: a warning is printed and
-    `repeatable` is false.
+    For a task of a plugin this is its `score_range`, if it is not that of the paper's tasks. A
+    Gymnasium environment is also examined: two processes play the same episodes, one of them after
+    another episode. If what they see differs, the environment has randomness that its seed does not
+    control: a warning is printed and `repeatable` is false.
 
     Raises:
         UserError: the environment raises an error or returns invalid values.
     """
     if task.domain != DOMAIN:
-        return {}
+        ranged = task.score_range != RETURN_RANGE
+        return {"score_range": task.score_range} if ranged else {}
     fresh, used = ask(DOMAIN, ("fresh", "used"), task.name)
     repeatable = fresh == used
     if not repeatable:
@@ -169,8 +171,7 @@ def _check_table(name: str, table: Any, where: str) -> None:
         require(key in FIELDS, f"{where}: unknown field '{key}'{did_you_mean(key, FIELDS)}")
         fits = type(value) is FIELDS[key] and (type(value) is not int or value > 0)
         if key == "score_range":
-            fits = fits and len(value) == 2 and all(type(v) in (int, float) for v in value)
-            fits = fits and -float("inf") < value[0] < value[1] < float("inf")
+            fits = fits and is_score_range(value)
         require(fits, f"{where}: {key}={value!r} must be {_NOUNS[FIELDS[key]]}")
     require("id" in table, f"{where}: has no id; add the id of a registered environment")
     metric = table.get("metric", "return")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.common.system.plugins import Table
+
+RETURN_RANGE = (0.0, 1000.0)
+"""Returns with normalized scores 0 and 100 in the tasks of the paper."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Task:
     assets: Literal["ycb", "faucet"] | None = None
     fixed_start: bool = False
     tags: frozenset[str] = frozenset()
-    score_range: tuple[float, float] | None = (0.0, 1000.0)
+    score_range: tuple[float, float] | None = RETURN_RANGE
     success_key: str = "success"
 
     @property
@@ -72,6 +75,13 @@ class Task:
             return 100 * success
         low, high = self.score_range or (math.nan, math.nan)
         return (episode_return - low) / ((high - low) / 100)
+
+
+def is_score_range(value: Any) -> bool:
+    """Return whether a value is two increasing, finite numbers."""
+    pair = isinstance(value, list | tuple) and len(value) == 2
+    numbers = pair and all(type(v) in (int, float) for v in value)
+    return numbers and -math.inf < value[0] < value[1] < math.inf
 
 
 _EVIDENCE = (  # docs/evidence.md says how they were chosen

@@ -126,7 +126,7 @@ def usage(method: str) -> str:
             "Ctrl-C and SIGTERM stop the run at once, without a checkpoint. SIGUSR2, and SIGTERM",
             "in a SLURM job, save a checkpoint first; in an evaluation it holds the finished",
             "rounds. The same command then resumes the run from its last checkpoint.",
-            "Exit code: 0 completed, 1 diverged, 2 invalid input or disk full, 130 stopped.",
+            *cli.RUN_EXIT_CODES,
             "",
             "Identity of the run:",
             cli.describe_fields(SpecOptions),

@@ -77,6 +77,7 @@ REACH = Task(
     env_steps=1_000,
     eval_every=100,
     metric="return",
+    score_range=(0.0, 200.0),
     tags=frozenset({"line"}),
 )
 SIMULATOR = Simulator(ADAPTER, (REACH,))
@@ -146,7 +147,7 @@ def test_a_sweep_of_its_suite_is_planned_with_its_cost(outside: Outside, tmp_pat
 
 
 def test_a_sweep_trains_it_in_local_processes(outside: Outside, tmp_path: Path) -> None:
-    """Training and evaluation workers are child processes; records name the version."""
+    """Training and evaluation workers are child processes; records name version and scores."""
     settings = [f"{key}={value}" for key, value in TINY.items() if key != "task"]
     arguments = ["tasks=line-reach", "seeds=1", "cluster=local", "eval_workers=1", "yes=true"]
     outside.run("sweeps/launch.py", *arguments, *settings, f"runs={tmp_path}")
@@ -156,9 +157,25 @@ def test_a_sweep_trains_it_in_local_processes(outside: Outside, tmp_path: Path) 
     assert attempt["packages"]["line-simulator"] == "1.2.3"
     code = (
         "import pathlib, sys; from analysis.records.run_reader import read_run\n"
-        "print(read_run(pathlib.Path(sys.argv[1]), [])['simulators'])"
+        "run = read_run(pathlib.Path(sys.argv[1]), [])\n"
+        "print(run['simulators'], run['score'])"
     )
-    assert outside.run("-c", code, directory) == "line-simulator 1.2.3\n"
+    assert outside.run("-c", code, directory) == "line-simulator 1.2.3 return 0 to 200\n"
+
+
+def test_curves_of_other_files_have_its_range_of_scores(outside: Outside, tmp_path: Path) -> None:
+    (tmp_path / "curve.csv").write_text(
+        "method,task,seed,env_step,episode_return\nmine,line-reach,1,100,100\n",
+        encoding="utf-8",
+    )
+    code = (
+        "import sys; from analysis.records.load import load_curves\n"
+        "from pathlib import Path; from analysis.stats.ragged_curves import ScoreCurves\n"
+        "curves = ScoreCurves(load_curves(Path(sys.argv[1]), 'mine'))\n"
+        "run = curves.runs.iloc[0]\n"
+        "print((curves.curves[0].values[0] - run['offset']) * run['scale'])"
+    )
+    assert outside.run("-c", code, tmp_path / "curve.csv") == "0.5\n"
 
 
 @pytest.mark.parametrize(
@@ -218,6 +235,7 @@ def mine(**changes: Any) -> Task:
         ({}, [mine(episode_length=50.5)], "episode_length=50.5 must be an integer ≥ 1"),
         ({}, [mine(metric="reward")], "metric='reward' must be return or success"),
         ({}, [mine(tags=["mine"])], "tags=['mine'] must be a frozenset of texts"),
+        ({}, [mine(score_range=(2, 1))], "score_range=(2, 1) must be two increasing, finite num"),
         ({}, [mine(name="mine/reach")], "names may contain only letters, digits, - and _"),
         ({}, [mine(tags=frozenset({"mt80"}))], "the tasks of suite mt80 are fixed; use other"),
     ],

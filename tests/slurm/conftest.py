@@ -31,6 +31,19 @@ def cluster() -> Iterator[Cluster]:
             yield started
 
 
+@pytest.fixture
+def configured(
+    cluster: Cluster, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Cluster]:
+    """Start a second cluster with the given configuration beside that of all tests, and use it."""
+    with tempfile.TemporaryDirectory(prefix="slurm-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o711)
+        with running_cluster(Path(folder) / "lab", request.param) as started:
+            for name, value in started.env.items():
+                monkeypatch.setenv(name, value)
+            yield started
+
+
 @pytest.fixture(autouse=True)
 def _nothing_left_behind(cluster: Cluster) -> Iterator[None]:
     """Cancel the jobs that a failed test leaves behind."""

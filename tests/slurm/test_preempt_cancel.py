@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import tempfile
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -14,28 +12,14 @@ import pytest
 
 from sweeps import status
 from tests.slurm import sweeping
-from tests.slurm.cluster import CONF, Cluster, running_cluster, wait_for
+from tests.slurm.cluster import CONF, Cluster, wait_for
 
 pytestmark = pytest.mark.xdist_group("slurm")
 
 LONG = {"env_steps": 400, "eval_every": 200}
 
-
 CANCELLING = CONF.replace("PreemptMode=REQUEUE", "PreemptMode=CANCEL")
 WITHOUT_WARNING = CANCELLING.replace("SlurmctldParameters=preempt_send_user_signal", "")
-
-
-@pytest.fixture
-def cancelling(
-    cluster: Cluster, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Cluster]:
-    """Start a second cluster with the given configuration beside that of all tests, and use it."""
-    with tempfile.TemporaryDirectory(prefix="slurm-", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o711)
-        with running_cluster(Path(folder) / "lab", request.param) as started:
-            for name, value in started.env.items():
-                monkeypatch.setenv(name, value)
-            yield started
 
 
 def preempt(cluster: Cluster, runs: Path, *, warned: bool) -> None:
@@ -57,32 +41,32 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("cancelling", [CANCELLING], indirect=True, ids=["warned"])
+@pytest.mark.parametrize("configured", [CANCELLING], indirect=True, ids=["warned"])
 def test_a_warned_job_saves_and_requeues_itself(
-    cancelling: Cluster, undisturbed: Path, tmp_path: Path
+    configured: Cluster, undisturbed: Path, tmp_path: Path
 ) -> None:
     """SLURM signals it at the beginning of the grace time (`preempt_send_user_signal`)."""
     sweeping.sweep(tmp_path, seeds=1, partition="low", **LONG)
-    preempt(cancelling, tmp_path, warned=True)
+    preempt(configured, tmp_path, warned=True)
     assert len(sweeping.attempts(tmp_path, 1)) == 2
     assert status.main([f"runs={tmp_path}"]) == 0
     assert sweeping.same_as(tmp_path, undisturbed, 1)
 
 
-@pytest.mark.parametrize("cancelling", [WITHOUT_WARNING], indirect=True, ids=["not warned"])
+@pytest.mark.parametrize("configured", [WITHOUT_WARNING], indirect=True, ids=["not warned"])
 def test_a_job_without_a_warning_ends_and_the_next_launch_resumes_it(
-    cancelling: Cluster, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    configured: Cluster, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweeping.sweep(tmp_path, seeds=1, partition="low", **LONG)
     assert "warning: SLURM cancels preempted jobs here" in capsys.readouterr().out
-    preempt(cancelling, tmp_path, warned=False)
-    (ended,) = cancelling.jobs("--states=all", "--partition=low").values()
+    preempt(configured, tmp_path, warned=False)
+    (ended,) = configured.jobs("--states=all", "--partition=low").values()
     assert ended == "PREEMPTED"
     assert status.main([f"runs={tmp_path}"]) == 1
     assert sweeping.views(tmp_path)[1].state == "resumable"
     assert "stopped before their budget: 1 run; launch again\n" in capsys.readouterr().out
     sweeping.sweep(tmp_path, seeds=1, partition="high", **LONG)
-    sweeping.until_empty(cancelling)
+    sweeping.until_empty(configured)
     assert len(sweeping.attempts(tmp_path, 1)) == 2
     assert status.main([f"runs={tmp_path}"]) == 0
     assert sweeping.same_as(tmp_path, undisturbed, 1)

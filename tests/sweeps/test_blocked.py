@@ -11,11 +11,12 @@ import pytest
 from ablations import run as ablations
 from sweeps import launch, retry, status
 from sweeps.execution import slurm_queries
-from sweeps.tracking.progress import duration
+from sweeps.tracking.progress import describe_blocked, duration
 from tdmpc2.envs.factory import missing_requirement
 from tdmpc2.envs.tasks import TASKS, get_suite, get_task
 from tdmpc2.runners.registry import METHODS
 from tests.runs import TINY, snapshot
+from tests.test_architecture import ROOT
 
 FETCH = "python -m tdmpc2.envs.assets fetch"
 SETTINGS = [f"{key}={value}" for key, value in TINY.items() if key != "task"]
@@ -207,3 +208,8 @@ def test_a_missing_simulator_blocks_its_runs(
 )
 def test_durations_are_readable(hours: float, text: str) -> None:
     assert duration(hours) == text
+
+
+def test_the_plan_in_the_documentation_has_this_heading() -> None:
+    heading, _ = describe_blocked([("pick-ycb", "")] * 24)
+    assert f"\n{heading}\n" in (ROOT / "docs" / "clusters.md").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,12 +11,14 @@ import pytest
 from sweeps.execution.process_file import write_file
 from sweeps.planning.grid import SMOKE, companion_spec, grid, group_seeds
 from sweeps.planning.planned_run import PlannedRun
+from sweeps.planning.request import SweepRequest
 from tdmpc2.common.run import spec_file
 from tdmpc2.common.run.spec import RunOptions, RunSpec, parse_seeds
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.runners.online import run_seeds
 from tdmpc2.runners.specs import make_spec
 from tdmpc2.train import parse
+from tests.test_architecture import ROOT
 
 
 def read_back(folder: Path, group: Sequence[PlannedRun]) -> list[RunSpec]:
@@ -83,6 +86,14 @@ def test_pixels_have_a_budget_and_an_identity_of_their_own(tmp_path: Path) -> No
     assert (state.budget, pixels.budget) == (4_000_000, 2_000_000)
     assert state.identity != pixels.identity
     assert read_back(tmp_path, [PlannedRun(pixels, Path())]) == [pixels]
+
+
+def test_the_documented_command_plans_the_experiments_from_pixels() -> None:
+    shown = re.search(r"`(suite=visual [^`]+)`", (ROOT / "docs" / "tasks.md").read_text())
+    assert shown is not None
+    specs = [run.spec for run in SweepRequest.from_arguments(shown[1].split()).planned]
+    assert len(specs) == 12 * 3
+    assert {(one.method, one.obs, one.budget) for one in specs} == {("tdmpc2", "rgb", 2_000_000)}
 
 
 def test_seeds_of_one_task_share_processes(tmp_path: Path) -> None:

@@ -53,9 +53,16 @@ exit 1
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file to which `scontrol` writes its arguments; it has no pauses between requests."""
     (tmp_path / "bin").mkdir()
+    squeue(tmp_path / "bin", "RUNNING None")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/bin:/usr/bin")
     monkeypatch.setattr(job, "RETRY_SECONDS", 0.0)
     return tmp_path / "bin" / "asked"
+
+
+def squeue(folder: Path, state: str) -> None:
+    """Write a `squeue` that knows the state of a job, and the reason for it."""
+    (folder / "squeue").write_text(f"#!/bin/sh\necho {state}\n")
+    (folder / "squeue").chmod(0o755)
 
 
 def scontrol(asked: Path, failures: int, message: str) -> None:
@@ -110,6 +117,22 @@ def test_a_file_that_cannot_be_read_does_not_prevent_the_requeue(
     printed = capsys.readouterr().err
     assert "not waiting for the other processes (UserError: " in printed
     assert not printed.startswith("error: ")  # which would count as the reason of a failure
+
+
+@pytest.mark.parametrize(
+    ("state", "requeued"),
+    [("COMPLETING TimeLimit", True), ("COMPLETING None", False), ("", True)],
+)
+def test_only_a_time_limit_requeues_a_job_that_slurm_is_ending(
+    state: str, requeued: bool, asked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SLURM would accept the requeue of a job that a user has cancelled."""
+    scontrol(asked, 0, "")
+    squeue(asked.parent, state)
+    monkeypatch.setattr(job.submitit, "JobEnvironment", lambda: SimpleNamespace(job_id="7_1"))
+    with pytest.raises(SystemExit):
+        TrainingJob([tmp_path / "own.json"], tmp_path)._requeue(0)
+    assert asked.exists() == requeued
 
 
 @pytest.mark.parametrize(("holder", "waits"), [("7", True), ("999", False), (None, False)])

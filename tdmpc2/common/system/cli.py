@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tdmpc2.common.system.command import RUN_EXIT_CODES as RUN_EXIT_CODES
 from tdmpc2.common.system.command import command as command
 from tdmpc2.common.system.config_checks import REQUIRED, Kind, Settings, kind_of, kinds_of
 from tdmpc2.common.system.errors import UserError, did_you_mean, one_line

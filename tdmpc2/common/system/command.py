@@ -24,6 +24,13 @@ from tdmpc2.common.system.streams import (
 )
 from tdmpc2.common.system.user_code import described, place_in_user_code
 
+RUN_EXIT_CODES = (
+    "Exit code: 0 completed; 1 diverged; 2 bad input, a refused resume, an error in your own",
+    "code, or something the machine lacks (disk space, memory, processes, access to a file);",
+    "70 a fault of this program; 130 stopped by a signal, the same command resumes.",
+)
+"""Exit codes of commands that train a run, as lines of their `--help`."""
+
 # Begin of the message of `tempfile` if no folder for temporary files can be written.
 NO_TEMPORARY = "No usable temporary directory"
 

@@ -8,7 +8,8 @@ What happens to a run when its process receives a signal:
   trains from a dataset saves and stops before its next update, or in an evaluation, of which it
   keeps the finished rounds.
 - **SIGTERM in a SLURM job** acts like SIGUSR2, but stops the run without a checkpoint if that takes
-  longer than 20 s, since SLURM kills the job 30 s after SIGTERM.
+  longer than 20 s, since SLURM kills the job 30 s after SIGTERM. So does SIGTERM at a time limit,
+  after SIGUSR2.
 - **SIGINT after any earlier signal** raises `KeyboardInterrupt` immediately.
 - **SIGKILL** cannot be handled: `status.json` keeps the state RUNNING. The next process takes over
   the lease of the run directory (see `tdmpc2.common.run.lock`).
