@@ -117,12 +117,16 @@ class Counters:
     Attributes:
         decisions: decisions so far, including the current one.
         num_updates: gradient steps so far.
-        episode_decisions: decisions of the current (or just ended) episode.
+        episode_decisions: decisions of the current (or just ended) episode; of the longest of
+            several environments.
+        new_decisions: decisions since the previous event of this kind. Several environments make
+            up to one each per event `decision`, and end their episodes in one event `episode_end`.
     """
 
     decisions: int
     num_updates: int
     episode_decisions: int
+    new_decisions: int = 1
 
 
 Event = Literal["decision", "episode_end"]

@@ -133,7 +133,9 @@ class BaseAgent(abc.ABC):
 
     def updates_due(self, event: Event, counters: Counters) -> int:
         """Return the number of updates due: one per decision after the seed decisions."""
-        return int(event == "decision" and counters.decisions > self.seed_decisions)
+        if event != "decision":
+            return 0
+        return min(counters.new_decisions, max(counters.decisions - self.seed_decisions, 0))
 
     @abc.abstractmethod
     def act(
