@@ -70,6 +70,11 @@ IN_THE_CLASS = {
     "another init": ({"__init__": lambda self, config: None}, Linear, r"__init__\(config, env, "),
     "update of two": ({"update": lambda self, a, b: {}}, Linear, r"update\(replay\) cannot be"),
     "another config": ({"config_class": dict}, Linear, "its config_class is <class 'dict'>"),
+    "no base": (
+        {"config_class": make_dataclass("Config", [], namespace={"make": None}, frozen=True)},
+        Linear,
+        "its config_class is .*; it must be a subclass of",
+    ),
     **{
         kind: (
             {"config_class": make_dataclass("Config", [field], bases=(BaseConfig,), frozen=True)},
@@ -141,7 +146,7 @@ def test_tensors_are_restored_in_place_and_on_their_device(monkeypatch: pytest.M
         "means": {"obs": [torch.ones(2), 4]},
         "later": (torch.ones(3),),
     }
-    agent.load_state_dict(saved)
+    agent.load_state_dict({**agent.state_dict(), **saved})
     assert agent.alpha is alpha
     assert (alpha.item(), alpha.requires_grad) == (1, True)
     assert agent.means["obs"][0] is mean
@@ -150,7 +155,13 @@ def test_tensors_are_restored_in_place_and_on_their_device(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    "actions", [np.zeros((3, 2)), torch.zeros(3, 2, dtype=torch.float64), [[0, 0.5]] * 3]
+    "actions",
+    [
+        np.zeros((3, 2)),
+        torch.zeros(3, 2, dtype=torch.float64),
+        torch.zeros(3, 2, dtype=torch.bfloat16),
+        [[0, 0.5]] * 3,
+    ],
 )
 def test_actions_are_converted(actions: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     agent = made(monkeypatch, {"act": lambda self, obs, **_: actions})
