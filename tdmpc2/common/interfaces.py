@@ -282,6 +282,7 @@ class Agent(Protocol):
         replay_length: transitions in a sampled sub-trajectory, or observations in a sequence.
         replay_visibility: `transition` if the agent also learns from the current episode, whose
             transitions are stored at once; `episode` if it learns from finished episodes only.
+        updates_within_episodes: whether updates may be due before an episode ends.
         replay_across_episodes: whether sampled sequences may extend into the next episode.
         replay_priorities: `(alpha, beta)` of prioritized sampling; None for uniform sampling.
         seed_decisions: number of decisions at the start of a run that are uniform random, unless
@@ -297,6 +298,7 @@ class Agent(Protocol):
     num_envs: int
     replay_length: int
     replay_visibility: Literal["transition", "episode"]
+    updates_within_episodes: bool
     replay_across_episodes: bool
     replay_priorities: tuple[float, float] | None
     seed_decisions: int

@@ -77,6 +77,7 @@ class BaseAgent(abc.ABC):
     num_envs: int = 1
     replay_length: int = 1
     replay_visibility: Literal["transition", "episode"] = "episode"
+    updates_within_episodes: bool = True
     replay_across_episodes: bool = False
     replay_priorities: tuple[float, float] | None = None
     seed_with_agent: bool = False
