@@ -1,4 +1,4 @@
-"""Settings that do not fit an agent, its replay buffer and its episodes are refused at the start."""
+"""Settings fit an agent, its replay buffer and its episodes, or are refused at the start."""
 
 from __future__ import annotations
 

@@ -76,8 +76,7 @@ def make_env_groups(
         workers: number of processes per group; see `make_env_group`.
     """
     if workers is None:
-        spare = usable_cores() - 1
-        workers = spare if spare > 1 else 0
+        workers = _default_workers(usable_cores())
     seeded = [[{**env, "seed": i} for i, env in enumerate(group)] for group in wanted]
     with contextlib.ExitStack() as stack:  # closes the first ones if a later one cannot be made
 
@@ -119,14 +118,21 @@ def training_envs(
     return remote
 
 
-def evaluation_workers(options: CommonOptions) -> int | None:
-    """Return the number of evaluation processes; None for the default of `make_env_group`.
+def evaluation_workers(options: CommonOptions, num_runs: int) -> int:
+    """Return the number of evaluation processes of each run of this process.
 
-    A run with `threads=` uses no more cores than that for its evaluations.
+    By default the evaluations of all runs, which take place at the same time, use no more cores
+    than `threads=`.
     """
-    if options.eval_workers is None and options.threads is not None:
-        return options.threads - 1 if options.threads > 2 else 0
-    return options.eval_workers
+    if options.eval_workers is not None:
+        return options.eval_workers
+    return _default_workers(options.threads or usable_cores(), num_runs)
+
+
+def _default_workers(cores: int, num_runs: int = 1) -> int:
+    """Return how many processes each run may use beside this one; 0 if fewer than 2."""
+    workers = (cores - 1) // num_runs
+    return workers if workers > 1 else 0
 
 
 def env_spec(task: Task, env: TaskEnv, start: Mapping[str, Any] | None = None) -> EnvSpec:
