@@ -63,11 +63,11 @@ def load_state(
     Raises:
         UserError: the state does not fit the class.
     """
-    wrong = ""
+    names: set[str] = set()
     if getattr(load, "__func__", None) is BaseAgent.load_state_dict:
-        names = sorted(state.keys() ^ agent.state_dict().keys())
-        wrong = names and f"only one of them has {', '.join(names)}"
-    if not wrong:
+        names = state.keys() ^ agent.state_dict().keys()
+    wrong = f"only one of them has {', '.join(sorted(names))}"
+    if not names:
         try:
             return load(state)
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
