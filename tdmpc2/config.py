@@ -110,7 +110,7 @@ class TDMPC2Config:
     enc_dim: int = setting(256, "units of the hidden layers of the encoder", WIDTH)
     mlp_dim: int = setting(512, "units of the hidden layers of all other networks", WIDTH)
     latent_dim: int = setting(512, "dimensions of the latent state", WIDTH)
-    num_enc_layers: int = setting(2, "layers of the encoder", LAYERS)
+    num_enc_layers: int = setting(2, "layers of the encoder", low=2, high=LAYERS.high)
     num_channels: int = setting(32, "channels of the encoder of pixels", low=1, high=4096)
     num_q: int = setting(5, "number of Q-functions", low=1, high=100)
     task_dim: int = setting(0, "dimensions of the task embedding; 0: none", low=0, high=WIDTH.high)

@@ -251,7 +251,7 @@ def mlp(config: TDMPC2Config, in_dim: int, output: nn.Module) -> MLP:
 
 
 class StateEncoder(MLP):
-    """MLP from states (and task embedding) to latents: max(num_enc_layers − 1, 1) hidden layers.
+    """MLP from states (and task embedding) to latents: num_enc_layers − 1 hidden layers.
 
     Args:
         config: sizes and normalization.
@@ -259,7 +259,7 @@ class StateEncoder(MLP):
     """
 
     def __init__(self, config: TDMPC2Config, obs_dim: int) -> None:
-        sizes = [obs_dim + config.task_dim] + [config.enc_dim] * max(config.num_enc_layers - 1, 1)
+        sizes = [obs_dim + config.task_dim] + [config.enc_dim] * (config.num_enc_layers - 1)
         hidden = [hidden_layer(config, i, o) for i, o in pairwise(sizes)]
         super().__init__(*hidden, latent_layer(config, sizes[-1]))
 

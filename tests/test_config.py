@@ -110,6 +110,7 @@ def test_flags_name_their_values(field: str) -> None:
     "bad",
     [
         {"num_q": 0},
+        {"num_enc_layers": 1},
         {"horizon": 0},
         {"simnorm_tau": 0.0},
         {"simnorm_dim": 0},

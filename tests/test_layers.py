@@ -147,7 +147,7 @@ def test_simnorm_tau_reaches_the_latent() -> None:
     torch.testing.assert_close(spread[0], 100 * spread[1], rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize(("num_enc_layers", "num_hidden"), [(1, 1), (2, 1), (3, 2), (5, 4)])
+@pytest.mark.parametrize(("num_enc_layers", "num_hidden"), [(2, 1), (3, 2), (5, 4)])
 def test_encoder_depth(num_enc_layers: int, num_hidden: int) -> None:
     config = tiny_config(num_enc_layers=num_enc_layers, task_dim=4)
     encoder = StateEncoder(config, 5)

@@ -62,6 +62,7 @@ class TDMPC(BaseAgent):
     # later.
     config_class = TDMPCConfig
     multitask = True
+    updates_within_episodes = False
 
     def __init__(
         self, config: TDMPCConfig, env: EnvSpec, *, seed: int, device: torch.device | str = "cpu"

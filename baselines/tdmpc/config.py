@@ -61,7 +61,7 @@ class TDMPCConfig:
     )
     enc_dim: int = setting(256, "units of the hidden layers of the encoder", WIDTH)
     mlp_dim: int = setting(512, "units of the hidden layers of all other networks", WIDTH)
-    num_enc_layers: int = setting(2, "layers of the encoder", LAYERS)
+    num_enc_layers: int = setting(2, "layers of the encoder", low=2, high=LAYERS.high)
     latent_dim: int | None = setting(
         None, "dimensions of the latent state; default: set by the domain", WIDTH
     )

@@ -45,7 +45,7 @@ class TOLD(TaskAware):
         latent_dim, width, task_dim = config.latent_dim, config.mlp_dim, config.task_dim
         assert latent_dim is not None
         common: dict[str, Any] = {"activation": "elu", "precision": config.precision}
-        hidden = [config.enc_dim] * max(config.num_enc_layers - 1, 1)
+        hidden = [config.enc_dim] * (config.num_enc_layers - 1)
         self.encoder = MLP([env.obs_shape[0] + task_dim, *hidden, latent_dim], **common)
         latent_task = latent_dim + task_dim
         joint = [latent_task + env.action_dim, width, width]

@@ -1,4 +1,4 @@
-"""Section `sync`: no step synchronizes the host with the device.
+"""Section `sync`: no step but that of new priorities synchronizes the host with the device.
 
 On a GPU, CUDA reports every call that makes the host wait. On a CPU, operations that would wait on
 a GPU are detected: those that read a value, or whose result has a shape that depends on values.
@@ -100,11 +100,11 @@ class OneBatch:
         return self.batch
 
     def update_priorities(self, *_: Any) -> None:
-        """Do nothing. Real priorities, which only TD-MPC has, are kept on the host, which waits."""
+        """Do nothing. Priorities (of TD-MPC, by default) are kept on the host, which waits."""
 
 
 def run(report: Report, settings: Settings) -> None:
-    """Check planning, sampling and updates of all methods."""
+    """Check sampling and updates of all methods, and plans of TD-MPC2."""
     set_up(settings)
     for method in METHODS:
         for compiled in (False, True) if settings.on_gpu else (False,):

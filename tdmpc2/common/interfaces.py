@@ -117,12 +117,16 @@ class Counters:
     Attributes:
         decisions: decisions so far, including the current one.
         num_updates: gradient steps so far.
-        episode_decisions: decisions of the current (or just ended) episode.
+        episode_decisions: decisions of the current (or just ended) episode; of the longest of
+            several environments.
+        new_decisions: decisions since the previous event of this kind. Several environments make
+            up to one each per event `decision`, and end their episodes in one event `episode_end`.
     """
 
     decisions: int
     num_updates: int
     episode_decisions: int
+    new_decisions: int = 1
 
 
 Event = Literal["decision", "episode_end"]
@@ -278,6 +282,7 @@ class Agent(Protocol):
         replay_length: transitions in a sampled sub-trajectory, or observations in a sequence.
         replay_visibility: `transition` if the agent also learns from the current episode, whose
             transitions are stored at once; `episode` if it learns from finished episodes only.
+        updates_within_episodes: whether updates may be due before an episode ends.
         replay_across_episodes: whether sampled sequences may extend into the next episode.
         replay_priorities: `(alpha, beta)` of prioritized sampling; None for uniform sampling.
         seed_decisions: number of decisions at the start of a run that are uniform random, unless
@@ -293,6 +298,7 @@ class Agent(Protocol):
     num_envs: int
     replay_length: int
     replay_visibility: Literal["transition", "episode"]
+    updates_within_episodes: bool
     replay_across_episodes: bool
     replay_priorities: tuple[float, float] | None
     seed_decisions: int

@@ -123,7 +123,7 @@ class _OfflineRun(LocalRun):
         self.set_up_numerics(split=self.split)
         num_parameters = self.agent.num_parameters()
         self.open_records(domain="multitask", metric="score", num_parameters=num_parameters)
-        groups = eval_groups(self.tasks, self.shapes, evaluation_workers(self.options))
+        groups = eval_groups(self.tasks, self.shapes, evaluation_workers(self.options, 1))
         for group in groups:
             stack.enter_context(contextlib.closing(group.envs))
         self.trainer = self._trainer(groups, self.records, self.store)

@@ -125,7 +125,7 @@ def _train(
         envs = iter(training_envs(local_envs, arguments, options.threads))
         for lane in working:
             lane.envs = list(itertools.islice(envs, len(lane.envs)))
-            lane.make_trainer(stack, clock)
+            lane.make_trainer(stack, clock, num_runs=len(working))
         for lane, start in zip(working, _starting_points(working, options), strict=True):
             if not lane.trainer.restore(start) and initial is not None:
                 initial(lane.agent)
@@ -199,11 +199,19 @@ class _Lane(LocalRun):
         labels = [("environment",), *(("environment", i) for i in range(1, self.agent.num_envs))]
         return [{**self.wanted, "seed": derive_seed(self.spec.seed, *label)} for label in labels]
 
-    def make_trainer(self, stack: contextlib.ExitStack, clock: Callable[[], float]) -> None:
-        """Create the evaluation environments, the replay buffer, the records and the trainer."""
+    def make_trainer(
+        self, stack: contextlib.ExitStack, clock: Callable[[], float], *, num_runs: int
+    ) -> None:
+        """Create the evaluation environments, the replay buffer, the records and the trainer.
+
+        Args:
+            stack: context at whose end the evaluation environments are closed.
+            clock: function that returns seconds; decides when checkpoints are due.
+            num_runs: number of runs of this process that have work left.
+        """
         options, spec = self.options, self.spec
         self.open_records(domain=self.task.domain, metric=self.task.metric, **self.examined)
-        workers = evaluation_workers(options)
+        workers = evaluation_workers(options, num_runs)
         with settings_kept(self.env_label):
             eval_envs = make_env_group(self.wanted, options.eval_episodes, workers)
         stack.enter_context(contextlib.closing(eval_envs))

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tdmpc2.common.run.storable import can_be_loaded
 from tdmpc2.common.system.config_checks import NOUNS, REQUIRED, kinds_of, require
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.common.training.base_agent import BaseAgent
+from tdmpc2.common.training.base_agent import BaseAgent, BaseConfig
+from tdmpc2.runners.own_states import check_state, load_state
 
 METRIC_NAME = re.compile(r"[\w./ -]+")
 ROUNDING = 1e-5  # by which actions may exceed [-1, 1]
@@ -63,8 +63,9 @@ def checked_class(method: str, found: Any) -> type[BaseAgent]:
             call = ", ".join((*places, *(f"{keyword}={keyword}" for keyword in names)))
             raise UserError(f"{what}: {name}({call}) cannot be called: {error}") from None
     config = found.config_class
+    basic = {field.name for field in dataclasses.fields(BaseConfig)}
     require(
-        dataclasses.is_dataclass(config) and hasattr(config, "make"),
+        hasattr(config, "make") and basic <= set(getattr(config, "__dataclass_fields__", ())),
         f"{what}: its config_class is {config!r}; it must be a subclass of "
         f"{BaseAgent.__module__}.BaseConfig that is a frozen dataclass",
     )
@@ -83,6 +84,9 @@ def checked_class(method: str, found: Any) -> type[BaseAgent]:
 
         def num_parameters(self) -> int:
             return int(_number(f"{what}: num_parameters", super().num_parameters(), whole=True))
+
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            load_state(what, self, super().load_state_dict, state)
 
         @classmethod
         def updates_per_decision(cls, config: Any) -> float:
@@ -129,8 +133,8 @@ def check_agent(method: str, agent: BaseAgent) -> None:
         agent: the agent.
 
     Raises:
-        UserError: an attribute is missing or has an impossible value, or the state holds an object
-            that a checkpoint cannot.
+        UserError: an attribute is missing or has an impossible value, or a checkpoint of the agent
+            would be incomplete or could not be loaded.
     """
     what = f"method={method}"
     missing = [name for name in ("config", "env", "eval_noise") if not hasattr(agent, name)]
@@ -153,7 +157,7 @@ def check_agent(method: str, agent: BaseAgent) -> None:
     )
     absent = [name for name in agent.state_fields if not hasattr(agent, name)]
     require(not absent, f"{what}: state_fields names {absent and absent[0]}, which it has not")
-    _check_state(what, agent.state_dict())
+    check_state(what, agent)
 
 
 def _number(what: str, returned: Any, *, whole: bool = False) -> float:
@@ -174,28 +178,6 @@ def _number(what: str, returned: Any, *, whole: bool = False) -> float:
     return float(returned)
 
 
-def _check_state(what: str, state: Any) -> None:
-    """Raise a `UserError` if a checkpoint with this state could not be loaded."""
-    require(isinstance(state, dict), f"{what}: state_dict returned no dict")
-    for name, value in state.items():
-        require(
-            can_be_loaded(_without_content(value)),
-            f"{what}: its state has {name}, of type {type(value).__name__}, which a checkpoint "
-            "cannot hold; keep numbers, text, tensors, and lists, tuples or dicts of these",
-        )
-
-
-def _without_content(value: Any) -> Any:
-    """Return a value with empty tensors: they need no space, and the types stay."""
-    if type(value) is Tensor:
-        return torch.empty(0, dtype=value.dtype)
-    if type(value) in (list, tuple):
-        return type(value)(_without_content(item) for item in value)
-    if isinstance(value, dict):
-        return {key: _without_content(item) for key, item in value.items()}
-    return value
-
-
 def _actions(what: str, returned: Any, shape: tuple[int, int]) -> np.ndarray:
     """Return actions `(B, A)` in float32. NaN and Inf stay: the loop ends the run as diverged.
 
@@ -207,10 +189,10 @@ def _actions(what: str, returned: Any, shape: tuple[int, int]) -> np.ndarray:
     Raises:
         UserError: it is no array of this shape, or is not in [-1, 1].
     """
-    if isinstance(returned, Tensor):
-        returned = returned.detach().cpu().numpy()
     actions: np.ndarray
     try:
+        if isinstance(returned, Tensor):
+            returned = returned.detach().cpu().float().numpy()
         actions = np.asarray(returned, dtype=np.float32)
     except (TypeError, ValueError):
         actions = np.empty(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -75,8 +76,7 @@ def make_env_groups(
         workers: number of processes per group; see `make_env_group`.
     """
     if workers is None:
-        spare = usable_cores() - 1
-        workers = spare if spare > 1 else 0
+        workers = _default_workers(usable_cores())
     seeded = [[{**env, "seed": i} for i, env in enumerate(group)] for group in wanted]
     with contextlib.ExitStack() as stack:  # closes the first ones if a later one cannot be made
 
@@ -118,14 +118,21 @@ def training_envs(
     return remote
 
 
-def evaluation_workers(options: CommonOptions) -> int | None:
-    """Return the number of evaluation processes; None for the default of `make_env_group`.
+def evaluation_workers(options: CommonOptions, num_runs: int) -> int:
+    """Return the number of evaluation processes of each run of this process.
 
-    A run with `threads=` uses no more cores than that for its evaluations.
+    By default the evaluations of all runs, which take place at the same time, use no more cores
+    than `threads=`.
     """
-    if options.eval_workers is None and options.threads is not None:
-        return options.threads - 1 if options.threads > 2 else 0
-    return options.eval_workers
+    if options.eval_workers is not None:
+        return options.eval_workers
+    return _default_workers(options.threads or usable_cores(), num_runs)
+
+
+def _default_workers(cores: int, num_runs: int = 1) -> int:
+    """Return how many processes each run may use beside this one; 0 if fewer than 2."""
+    workers = (cores - 1) // num_runs
+    return workers if workers > 1 else 0
 
 
 def env_spec(task: Task, env: TaskEnv, start: Mapping[str, Any] | None = None) -> EnvSpec:
@@ -190,33 +197,20 @@ def check_fits(
         The device of the replay buffer.
 
     Raises:
-        UserError: there are too few seeding decisions, the buffer is smaller than an episode (and
-            a sequence that may cross its end) or larger than the free memory, or the horizon is
-            longer than an episode.
+        UserError: there are too few seeding decisions, the buffer is too small for what is sampled
+            or larger than the free memory, the horizon is longer than an episode, or the buffer
+            cannot store transitions one by one.
     """
-    decisions = max(env.episode_lengths)
-    whole = agent.num_envs * decisions
-    if agent.replay_visibility == "episode" and agent.seed_decisions <= whole:
-        given = agent.config.seed_decisions
-        extra = 0 if given is None else agent.seed_decisions - given  # see `TDMPC2`
-        each = "" if agent.num_envs == 1 else f" in each of {agent.num_envs} environments"
+    decisions, across = max(env.episode_lengths), agent.replay_across_episodes
+    one_by_one = agent.replay_visibility == "transition" and not across
+    if one_by_one and (agent.num_envs > 1 or env.frame_stack > 1):
         raise UserError(
-            f"seed_decisions={given}: updates start after a whole episode of "
-            f"{decisions} decisions{each}; use at least {whole + 1 - extra}"
+            "replay_visibility=transition: supports one environment without stacked frames; use "
+            "episode, or replay_across_episodes=True"
         )
-    # A buffer of sequences removes whole episodes; the rows that are left must hold a sequence.
-    kept = agent.replay_length if agent.replay_across_episodes else 1
-    least = agent.num_envs * (decisions + kept)
-    if agent.config.buffer_size < least:
-        what = f"one episode takes {decisions + 1} rows"
-        if kept > 1:
-            what = f"an episode and a sequence of {kept} take {decisions + kept} rows"
-        raise UserError(
-            f"buffer_size={agent.config.buffer_size}: {what}"
-            + (f", those of {agent.num_envs} environments {least}" if agent.num_envs > 1 else "")
-            + f"; use at least {least}"
-        )
-    if agent.replay_length > decisions and not agent.replay_across_episodes:
+    _check_seed_decisions(agent, decisions)
+    _check_buffer_size(agent, decisions)
+    if agent.replay_length > decisions and not across:
         name = "horizon" if hasattr(agent.config, "horizon") else "replay_length"
         raise UserError(
             f"{name}={agent.replay_length}: an episode has only {decisions} decisions; use a "
@@ -224,8 +218,48 @@ def check_fits(
         )
     # An episode takes one row more than it has decisions; the last one may exceed the budget.
     episodes = budget // (min(env.action_repeats) * min(env.episode_lengths)) + agent.num_envs
-    row = num_runs * replay_bytes(1, env.obs_shape, env.action_dim, frame_stack=env.frame_stack)
+    # A `SequenceReplay` stores all frames of an observation, as float32.
+    shape = (math.prod(env.obs_shape),) if across else env.obs_shape
+    row = num_runs * replay_bytes(1, shape, env.action_dim, frame_stack=env.frame_stack)
     place = replay_device(row, agent.config.buffer_size, device)
     if place.type == "cpu":  # there, only rows that are filled occupy memory
         check_memory(row, min(agent.config.buffer_size, episodes * (decisions + 1)))
     return place
+
+
+def _check_seed_decisions(agent: Any, decisions: int) -> None:
+    """Raise a `UserError` if there is nothing to sample at the first update."""
+    num_envs, length = agent.num_envs, agent.replay_length
+    least, first = num_envs * length, f"updates need {length} decisions"
+    if agent.replay_visibility == "episode":
+        if not agent.updates_within_episodes:
+            return
+        least = num_envs * decisions + 1
+        first = f"updates start after a whole episode of {decisions} decisions"
+    if max(agent.seed_decisions, num_envs) < least:  # the first decisions are one of each
+        given = agent.config.seed_decisions
+        extra = 0 if given is None else agent.seed_decisions - given  # see `TDMPC2`
+        each = "" if num_envs == 1 else f" in each of {num_envs} environments"
+        raise UserError(f"seed_decisions={given}: {first}{each}; use at least {least - extra}")
+
+
+def _check_buffer_size(agent: Any, decisions: int) -> None:
+    """Raise a `UserError` if the buffer is too small for an episode, or could become empty.
+
+    A buffer removes whole episodes. If the current one is sampled, it must then be long enough.
+    """
+    kept, num_envs = 1, agent.num_envs
+    if agent.replay_across_episodes:
+        kept = agent.replay_length
+    elif agent.replay_visibility == "transition" and agent.replay_length > 1:
+        kept = agent.replay_length + 1  # L transitions take L + 1 rows
+    least = num_envs * (decisions + kept)
+    if agent.config.buffer_size < least:
+        what = f"one episode takes {decisions + 1} rows"
+        if kept > 1:
+            what = f"an episode and a sequence of {kept} take {decisions + kept} rows"
+        raise UserError(
+            f"buffer_size={agent.config.buffer_size}: {what}"
+            + (f", those of {num_envs} environments {least}" if num_envs > 1 else "")
+            + f"; use at least {least}"
+        )

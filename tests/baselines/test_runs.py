@@ -246,16 +246,16 @@ def test_another_seed_is_another_run(method: str, whole: dict[str, Path], tmp_pa
 @pytest.mark.parametrize("method", SMALL)
 @pytest.mark.parametrize("task", ["cartpole-swingup", "mw-push", "dog-run", "humanoid-walk"])
 def test_real_tasks_fit(method: str, task: str) -> None:
-    """The default config gives an agent that can act and a replay buffer that fits into memory."""
-    env = make_env(task, seed=0)
+    """The default settings fit the task and the memory, and a small agent can act in it."""
+    env, device = make_env(task, seed=0), torch.device("cpu")
     shapes = env_spec(get_task(task), env)
-    settings = {k: v for k, v in SMALL[method].items() if k != "env_steps"}
-    spec = make_spec(method, task, 1, overrides={**settings, "seed_decisions": 1_100})
-    agent = make_agent(spec, shapes, torch.device("cpu"))
+    spec = make_spec(method, task, 1)
+    agent = make_agent(spec, shapes, device)
     assert isinstance(agent, Agent)
     assert not has_seed_batch(method)
-    place = check_fits(agent, shapes, spec.budget, torch.device("cpu"))
-    make_replay(agent, shapes, 1, place)
+    make_replay(agent, shapes, 1, check_fits(agent, shapes, spec.budget, device))
+    settings = {k: v for k, v in SMALL[method].items() if k != "env_steps"}
+    agent = make_agent(make_spec(method, task, 1, overrides=settings), shapes, device)
     obs, first = env.reset()[0][None], np.array([True])
     action = agent.act(obs, first=first, explore=False)
     assert action.shape == (1, shapes.action_dim)

@@ -244,6 +244,7 @@ def walker_without_table() -> TDMPCConfig:
         {"num_elites": 1000},
         {"rho": 1.5},
         {"momentum": 1.0},
+        {"num_enc_layers": 1},
         {"model_size": "7"},
         {"nonsense": 1},
         {"discount": 0.97, "discount_from": "episode_length"},

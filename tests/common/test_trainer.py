@@ -125,8 +125,8 @@ def test_an_agent_is_told_of_every_decision_and_episode(tmp_path: Path) -> None:
     events = trainer.agent.events
     assert [event for event, _ in events] == [*["decision"] * LENGTH, "episode_end"] * 2
     assert events[0][1] == Counters(decisions=1, num_updates=0, episode_decisions=1)
-    assert events[50][1] == Counters(decisions=50, num_updates=0, episode_decisions=50)
-    assert events[-1][1] == Counters(decisions=100, num_updates=40, episode_decisions=50)
+    assert events[50][1] == Counters(50, num_updates=0, episode_decisions=50, new_decisions=50)
+    assert events[-1][1] == Counters(100, num_updates=40, episode_decisions=50, new_decisions=50)
     assert trainer.agent.weight.item() == trainer.progress.num_updates == 40
     assert set(trainer.agent.episodes_seen) == {1}  # the current episode is not sampled
 

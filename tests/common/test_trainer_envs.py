@@ -11,7 +11,10 @@ import torch
 
 from tdmpc2.common.interfaces import TaskEnv
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.training.base_agent import BaseAgent, BaseConfig
+from tdmpc2.envs.factory import make_env
 from tests.common.test_trainer import make_trainer
+from tests.helpers import env_spec
 
 
 class Buffers(TaskEnv):
@@ -48,6 +51,38 @@ def test_arrays_that_an_environment_uses_again_do_not_change_the_replay(tmp_path
     for one, other in zip(usual.replay.episodes(0), reusing.replay.episodes(0), strict=True):
         for name in ("obs", "action", "reward"):
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+class Linear(BaseAgent):
+    """Takes the default number of updates, each of which does nothing."""
+
+    def act(self, obs: np.ndarray, **how: Any) -> np.ndarray:
+        return np.zeros((len(obs), 2), np.float32)
+
+    def update(self, replay: Any) -> dict[str, Any]:
+        return {"loss": torch.zeros(())}
+
+
+def test_one_update_per_decision_of_several_environments(tmp_path: Path) -> None:
+    """One of the three environments ends its episodes after 20 of 50 decisions."""
+    trainer = make_trainer(tmp_path, env_steps=360)
+    trainer.agent = Linear(BaseConfig(seed_decisions=130), env_spec(), seed=0)
+    trainer.envs = [make_env("toy-pointmass", seed=i) for i in range(3)]
+    trainer.envs[1].episode_length = 20
+    trainer.run()
+    assert trainer.progress.decisions == 3 * (50 + 20 + 50)
+    assert trainer.progress.num_updates == 360 - 130
+
+
+def test_an_agent_is_told_of_the_decisions_of_all_environments(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, env_steps=100)
+    trainer.envs = [make_env("toy-pointmass", seed=i) for i in range(2)]
+    trainer.envs[1].episode_length = 20
+    trainer.run()
+    events = [(event, *vars(counters).values()) for event, counters in trainer.agent.events]
+    assert events[0] == ("decision", 2, 0, 1, 2)
+    assert events[20] == ("decision", 41, 0, 21, 1)
+    assert events[50] == ("episode_end", 70, 10, 50, 70)
 
 
 @pytest.mark.parametrize("number", [0, 1])

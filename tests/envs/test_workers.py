@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import pytest
 
+from tdmpc2.common.run.spec import RunOptions
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.training.evaluation import UniformPolicy, evaluate
 from tdmpc2.common.training.vector_env import SerialEnvs
@@ -19,7 +20,7 @@ from tdmpc2.envs import workers
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task
 from tdmpc2.envs.workers import RemoteEnv, WorkerEnvs, WorkerError, WorkerGoneError
-from tdmpc2.runners.setup import training_envs
+from tdmpc2.runners.setup import evaluation_workers, training_envs
 
 ARGUMENTS = [{"task": get_task("toy-pointmass-episodic"), "seed": i} for i in range(5)]
 SEEDS = [3, 1, 4, 1, 5]
@@ -194,3 +195,17 @@ def test_a_worker_loads_no_torch():
     code = "import sys, tdmpc2.envs.workers; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "False\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "num_runs", "expected"),
+    [
+        ({"threads": 4}, 1, 3),
+        ({"threads": 2}, 1, 0),
+        ({"threads": 4}, 3, 0),
+        ({"threads": 16}, 3, 5),
+        ({"threads": 4, "eval_workers": 2}, 3, 2),
+    ],
+)
+def test_evaluations_of_all_runs_of_a_process_share_its_cores(options, num_runs, expected):
+    assert evaluation_workers(RunOptions(**options), num_runs) == expected

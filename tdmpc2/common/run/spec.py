@@ -208,8 +208,8 @@ class CommonOptions(Settings):
     eval_episodes: int = setting(10, "number of episodes per evaluation", EPISODES)
     eval_workers: int | None = setting(
         None,
-        "processes that step the evaluation environments (0: this process); default: cores - 1, "
-        "if that is at least 2",
+        "processes that step the evaluation environments of each seed (0: this process); default: "
+        "(threads - 1) / seeds in this process, if that is at least 2",
         WORKERS,
     )
     checkpoint_minutes: float = setting(

@@ -77,6 +77,7 @@ class BaseAgent(abc.ABC):
     num_envs: int = 1
     replay_length: int = 1
     replay_visibility: Literal["transition", "episode"] = "episode"
+    updates_within_episodes: bool = True
     replay_across_episodes: bool = False
     replay_priorities: tuple[float, float] | None = None
     seed_with_agent: bool = False
@@ -133,7 +134,9 @@ class BaseAgent(abc.ABC):
 
     def updates_due(self, event: Event, counters: Counters) -> int:
         """Return the number of updates due: one per decision after the seed decisions."""
-        return int(event == "decision" and counters.decisions > self.seed_decisions)
+        if event != "decision":
+            return 0
+        return min(counters.new_decisions, max(counters.decisions - self.seed_decisions, 0))
 
     @abc.abstractmethod
     def act(

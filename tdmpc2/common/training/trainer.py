@@ -65,11 +65,11 @@ class _EvaluationStopped(Exception):  # noqa: N818  (not an error)
 class Trainer(TrainingLoop):
     """Trains one agent online in one or more environments.
 
-    Each decision is followed by the gradient steps that `agent.updates_due` returns. The steps at
-    the end of an episode are, in this order: add the episode to the replay buffer, write a line of
-    `train.csv`, evaluate if due, save a checkpoint if due. Checkpoints are therefore saved between
-    episodes only. Several environments begin their episodes together; those whose episodes end
-    early wait for the others.
+    Each decision (with several environments, one of each) is followed by the gradient steps that
+    `agent.updates_due` returns. The steps at the end of an episode are, in this order: add the
+    episode to the replay buffer, write a line of `train.csv`, evaluate if due, save a checkpoint if
+    due. Checkpoints are therefore saved between episodes only. Several environments begin their
+    episodes together; those whose episodes end early wait for the others.
 
     Args:
         agent: agent to train.
@@ -187,14 +187,14 @@ class Trainer(TrainingLoop):
             # with the same result: environments in other processes then work in parallel.
             length = max(len(play) for play in plays) + 1
             if not store_transitions:
-                yield from self._update("decision", length)
+                yield from self._update("decision", length, len(running))
             yield Pause()
             for i, finish in pending.items():
                 transition = plays[i].add(actions[i], *finish())
                 if store_transitions:
                     self.replay.append(transition, i)
             if store_transitions:
-                yield from self._update("decision", length)
+                yield from self._update("decision", length, len(running))
         for place, play in enumerate(plays):
             if store_transitions:
                 self.replay.finish(place)
@@ -202,7 +202,7 @@ class Trainer(TrainingLoop):
                 self.replay.add(play.episode())
         self.progress.num_episodes += len(plays)
         self._unsaved_rows += length + 1
-        yield from self._update("episode_end", length)
+        yield from self._update("episode_end", length, sum(map(len, plays)))
         self._record_episodes(plays)
 
     def _choose_actions(self, plays: Sequence[Play]) -> Steps[list[np.ndarray]]:
@@ -218,8 +218,11 @@ class Trainer(TrainingLoop):
             raise DivergedError(f"non-finite action at env step {self.env_step}")
         return list(actions)
 
-    def _update(self, event: Event, episode_decisions: int) -> Steps[None]:
-        counters = Counters(self.progress.decisions, self.progress.num_updates, episode_decisions)
+    def _update(self, event: Event, episode_decisions: int, new_decisions: int) -> Steps[None]:
+        progress = self.progress
+        counters = Counters(
+            progress.decisions, progress.num_updates, episode_decisions, new_decisions
+        )
         due = self.agent.updates_due(event, counters)
         for done in range(due):
             self._check_stop()
