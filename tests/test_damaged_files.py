@@ -92,10 +92,11 @@ def test_a_missing_file_is_no_permission(name: str, run: LocalRun, tmp_path: Pat
 def test_other_readers_name_the_damaged_file(how: str, run: LocalRun, tmp_path: Path) -> None:
     """Evaluation and export refuse the run; a dataset leaves it out with the reason."""
     damage(path_of(run, "spec.json"), how)
-    no_file = "neither a run directory nor" if how in ("folder", "link loop") else r"spec\.json"
-    with pytest.raises(UserError, match=no_file):
+    no_file = how in ("folder", "link loop", "pipe", "socket")
+    text = "neither a run directory nor" if no_file else r"spec\.json: damaged"
+    with pytest.raises(UserError, match=text):
         evaluate_checkpoint(EvaluateOptions(run=run.directory))
-    with pytest.raises(UserError, match=no_file):
+    with pytest.raises(UserError, match=text):
         model_of_run(run.directory)
     if how not in ("folder", "link loop"):
         found = find_runs(tmp_path, ["toy-pointmass"], method="tdmpc2", variant=None, seeds=())
