@@ -41,14 +41,15 @@ class LoadedRun:
         directory: the run directory.
         spec: contents of `spec.json`.
         state: state of the run, e.g. `COMPLETED`.
-        eval: columns of `eval.csv`, each with one value per evaluation.
-        train: columns of `train.csv`, each with one value per recorded episode.
+        eval: columns of `eval.csv`, each with one value per evaluation; in runs of several tasks,
+            per evaluation and task.
+        train: columns of `train.csv`, each with one value per line.
     """
 
     directory: Path
     spec: Mapping[str, Any]
     state: str
-    eval: Mapping[str, Sequence[float]]
+    eval: Mapping[str, Sequence[Any]]
     train: Mapping[str, Sequence[float]]
 
 
@@ -187,7 +188,6 @@ def _columns(path: Path) -> dict[str, Any]:
         return {
             name: np.array(values, str if name in _TEXTS else float)
             for name, *values in zip(*rows, strict=True)
-            if values
         }
     except (ValueError, OSError) as error:
         raise UserError(f"{path}: damaged ({error}); restore it") from None

@@ -102,9 +102,12 @@ def test_training_equals_the_command_and_is_loaded_and_evaluated(tmp_path: Path)
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
         with pytest.raises(UserError, match=rf"eval.csv: damaged \(.*{message}.*\); restore it"):
             tdmpc2.load_run(result.directory)
-    for content, rows in ((f"{whole}300,1", 3), ("", 0)):  # a line that is being written
+    header = whole.partition("\n")[0] + "\n"
+    for content, rows in ((f"{whole}300,1", 3), (f"{header}0,1", 0)):  # a line is being written
         file.write_text(content)
-        assert len(tdmpc2.load_run(result.directory).eval.get("env_step", ())) == rows
+        assert tdmpc2.load_run(result.directory).eval["env_step"].shape == (rows,)
+    file.write_text("")
+    assert tdmpc2.load_run(result.directory).eval == {}
 
 
 def test_paths_are_those_of_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

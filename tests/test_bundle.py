@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tdmpc2 import train
 from tdmpc2.bundle.__main__ import main
 from tdmpc2.bundle.checks import RECORDS, SUMS, damages, files_of, list_of_sums
 from tdmpc2.bundle.contents import _copy_records, create
@@ -143,6 +144,10 @@ def test_the_command_of_a_run_is_valid(path: Path) -> None:
     wanted = "finetune" if "start" in spec else "train"
     assert command.split()[:2] == ["tdmpc2", wanted]
     assert all("=" in part for part in command.split()[2:])
+    if wanted == "train":
+        (found,), _ = train.parse(command.split()[2:])
+        assert found.identity == spec["identity"]
+        return
     line = [sys.executable, "-m", "tdmpc2", *command.split()[1:], "no_such_option=1"]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert "unknown key 'no_such_option'" in done.stderr  # and no other

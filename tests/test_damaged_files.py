@@ -57,15 +57,12 @@ def path_of(run: LocalRun, name: str) -> Path:
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Return names, modes and contents of the files below a folder, but not of the attempts.
-
-    An attempt is recorded before the checkpoint is read.
-    """
+    """Return names, modes and contents of the files below a folder."""
     found = {}
     for path in sorted(folder.rglob("*")):
         content = path.read_bytes() if path.is_file() else b""
         found[str(path.relative_to(folder))] = (path.lstat().st_mode, content)
-    return {name: content for name, content in found.items() if name != "attempts.json"}
+    return found
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -95,9 +92,11 @@ def test_a_missing_file_is_no_permission(name: str, run: LocalRun, tmp_path: Pat
 def test_other_readers_name_the_damaged_file(how: str, run: LocalRun, tmp_path: Path) -> None:
     """Evaluation and export refuse the run; a dataset leaves it out with the reason."""
     damage(path_of(run, "spec.json"), how)
-    with pytest.raises(UserError):
+    no_file = how in ("folder", "link loop", "pipe", "socket")
+    text = "neither a run directory nor" if no_file else r"spec\.json: damaged"
+    with pytest.raises(UserError, match=text):
         evaluate_checkpoint(EvaluateOptions(run=run.directory))
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=text):
         model_of_run(run.directory)
     if how not in ("folder", "link loop"):
         found = find_runs(tmp_path, ["toy-pointmass"], method="tdmpc2", variant=None, seeds=())

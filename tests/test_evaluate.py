@@ -121,7 +121,7 @@ def test_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     state.write_bytes(state.read_bytes()[:-10])
     done = evaluate(f"run={directory}")
     assert done.code == 2
-    assert "damaged" in done.err
+    assert "the checkpoint is damaged (checksum of state.pt does not match)" in done.err
 
 
 def test_other_models_than_those_of_the_run_are_refused(

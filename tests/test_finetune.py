@@ -253,7 +253,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "architecture": ({"latent_dim": 16}, "latent_dim: fixed by the model (8)"),
     "key": ({"num_updates": 5}, "unknown key 'num_updates'"),
-    "held out of what": ({"task": "held-out"}, ""),
+    "held out without a source": ({"task": "held-out"}, "init_embedding= is missing"),
 }
 
 
@@ -265,6 +265,20 @@ def test_bad_input(file: Path, tmp_path: Path, case: str) -> None:
     assert text in str(error.value)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("tasks", "text"),
+    [
+        ("toy-pointmass,toy-pointmass-episodic", "trained on all tasks of mt80 or on none"),
+        ("mt80", "trained on all tasks of mt80 or on none"),
+        ("mt30", "have 39 dimensions, but those of the model only 24"),
+    ],
+)
+def test_held_out_tasks_are_those_of_mt80(tasks: str, text: str, tmp_path: Path) -> None:
+    save_model(tmp_path / "model.pt", make_model(tasks))
+    with pytest.raises(UserError, match=text):
+        finetune.parse(arguments(tmp_path / "model.pt", tmp_path / "runs", task="held-out"))
 
 
 def test_a_model_of_one_task_is_refused(tmp_path: Path) -> None:

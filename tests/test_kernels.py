@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tdmpc2 import kernels
 from tdmpc2.common.numerics import native_build
 from tdmpc2.kernels.blocked import BlockedWeights, block_of
 from tdmpc2.layers import mish, simnorm
+from tests.test_architecture import ROOT
 
 # Layers, rows and units: one layer, an ensemble, and rows that are not whole SIMD vectors.
 SHAPES = [(1, 64, 512), (5, 40, 64), (2, 37, 16)]
@@ -297,3 +299,17 @@ def test_vectorised_with_what_all_models_share() -> None:
     for k in range(3):
         alone = torch.ops.tdmpc2.norm_act(x, *(p[k] for p in params), None, 0, 1.0)[0]
         torch.testing.assert_close(together[k], alone)
+
+
+def test_the_same_holds_with_avx2() -> None:
+    """There, the kernels have code that CPUs with AVX-512 do not run otherwise."""
+    files = ("tests/test_kernels.py", "tests/baselines/test_kernels.py")
+    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not avx2")
+    done = subprocess.run(
+        [*command, *files],
+        cwd=ROOT,
+        env={**os.environ, "ATEN_CPU_CAPABILITY": "avx2"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout

@@ -22,6 +22,7 @@ from tdmpc2.common.numerics.distributed import World
 from tdmpc2.common.run.checkpoint import CheckpointStore
 from tdmpc2.common.run.run_files import read_status
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.config import TDMPC2Config
 from tdmpc2.data.build import build
 from tdmpc2.data.dataset import Dataset
 from tdmpc2.data.options import BuildOptions
@@ -93,8 +94,9 @@ def test_a_run_and_its_records(data: Path, tmp_path: Path) -> None:
     last = np.mean([float(row["score"]) for row in evaluations[-2:]])
     assert status["eval_score"] == pytest.approx(last, rel=1e-6)
     assert "COMPLETED at update 45" in done.out
-    again = train(data, tmp_path)
+    again = train(data, tmp_path, logger="tensorboard")
     assert "already finished" in again.out
+    assert (directory / "tensorboard").is_dir()
     with pytest.raises(UserError, match=r"tdmpc2\.checkpoints evaluate"):
         evaluate_checkpoint(EvaluateOptions(run=directory))
 
@@ -307,6 +309,7 @@ def edited(folder: Path, target: Path) -> Path:
     return target
 
 
+OWN = dict.fromkeys(OFFLINE.keys() & {field.name for field in dataclasses.fields(TDMPC2Config)})
 REFUSED = {
     "no data": ({"data": None}, "data= is missing"),
     "no such data": ({"data": "nowhere"}, "nowhere: "),
@@ -314,10 +317,10 @@ REFUSED = {
     "a task twice": ({"task": "toy-pointmass,toy-pointmass"}, "is named twice"),
     "no such task": ({"task": "toy-pointmass,toy-pointmas"}, "did you mean 'toy-pointmass'"),
     "a task without data": ({"task": "toy-pointmass,walker-walk"}, "has no data of walker-walk"),
-    "another method": ({"method": "sac"}, "unknown key"),
+    "another method": ({"method": "sac", **OWN}, "method=sac: learns one task at a time"),
     "env_steps": ({"env_steps": 100}, "unknown key 'env_steps'"),
     "batch": ({"accumulate": 3}, "batch_size=8: must be a multiple of accumulate=3"),
-    "size": ({"model_size": 2}, "model_size"),
+    "size": ({"model_size": 2}, "model_size=2: unknown value"),
     "updates": ({"num_updates": 0}, "num_updates=0"),
     "horizon": ({"horizon": 60}, "no episode of toy-pointmass has 60 or more transitions"),
 }

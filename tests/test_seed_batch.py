@@ -318,6 +318,8 @@ def test_a_seed_goes_on_alone_if_asked_to(tmp_path: Path) -> None:
         batched(tmp_path, Blow("tdmpc2.common.training.trainer:Trainer._choose_actions", 520)).code
         < 0
     )
+    line = refusal(tmp_path, seeds="1,3,4")
+    assert "the numeric path has changed (seed_batch 2 of 3 → 1 of 3)" in line
     found = directories(tmp_path)
     for seed in (3, 4):
         shutil.rmtree(found[seed])
@@ -349,7 +351,6 @@ def test_a_seed_that_began_alone_never_starts_again_beside_a_new_one(tmp_path: P
     assert (alone / "eval.csv").read_bytes() == before
 
 
-def test_what_cannot_be_batched_is_refused(tmp_path: Path, undisturbed: Path) -> None:
+def test_what_cannot_be_batched_is_refused(tmp_path: Path) -> None:
     assert "exclude each other" in refusal(tmp_path, seeds="1,2", seed=1)
     assert "a count (3) or a list" in refusal(tmp_path, seeds="1,x")
-    assert "batch" in refusal(undisturbed, seeds="1,3,4", env_steps=400)

@@ -11,11 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from sweeps.planning.request import SweepRequest
+from tdmpc2 import train
+from tdmpc2.common.system.errors import UserError
 from tests.test_architecture import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOT_OURS = ("-m pytest", "-m build", "-m pip", "bundle/", "-c ")
 UNKNOWN = "no_such_option=1"
+PARSERS = {"tdmpc2/train.py": train.parse, "sweeps/launch.py": SweepRequest.from_arguments}
+ELSEWHERE = ("--help", "data=", "my_module:", "task=my-")  # needs files that a reader has
 
 
 def commands() -> list[tuple[str, str]]:
@@ -79,7 +84,7 @@ def test_many_commands_are_shown() -> None:
 
 
 @pytest.mark.parametrize(("page", "command"), commands())
-def test_every_shown_command_is_valid(page: str, command: str, tmp_path: Path) -> None:
+def test_every_shown_command_has_known_options(page: str, command: str, tmp_path: Path) -> None:
     """With one unknown option more, the command names this option only, and does nothing."""
     parts = [w for w in shlex.split(command) if not w.startswith("[")]
     while "=" in parts[0]:  # environment variables
@@ -99,3 +104,23 @@ def test_every_shown_command_is_valid(page: str, command: str, tmp_path: Path) -
     else:
         assert done.returncode == 2, (command, done.stdout, done.stderr)
         assert "no_such_option" in done.stderr, (command, done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("page", "command"),
+    [
+        (page, command)
+        for page, command in commands()
+        if any(f" {name} " in command for name in PARSERS)
+        and not any(part in command for part in ELSEWHERE)
+    ],
+)
+def test_shown_runs_have_valid_values(page: str, command: str) -> None:
+    """Tasks, suites, methods and ranges, too; nothing is started."""
+    name, *arguments = shlex.split(command.partition("python ")[2])
+    PARSERS[name](arguments)
+
+
+def test_an_invalid_value_would_be_found() -> None:
+    with pytest.raises(UserError, match="mt31"):
+        PARSERS["sweeps/launch.py"](["suite=mt31"])

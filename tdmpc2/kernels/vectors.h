@@ -43,9 +43,10 @@ inline Vec at_least(Vec v, float bound) {
 #endif
 }
 
-// exp(v) with relative error 2e-7: 2^n e^r with |r| <= ln(2) / 2, where e^r is a minimax polynomial
-// of degree 6 (error 2e-9). Results outside the range of float32 become 0 or infinity; exp(NaN) is
-// NaN.
+// exp(v); NaN for NaN. With AVX-512, the relative error is 2e-7: 2^n e^r with |r| <= ln(2) / 2, where
+// e^r is a minimax polynomial of degree 6 (error 2e-9). Results outside the range of float32 become
+// 0 or infinity. Others use PyTorch's `exp_u20`. With AVX2, its relative error is 2e-6, and results
+// that are too large become finite.
 inline Vec fast_exp(Vec v) {
 #ifdef CPU_CAPABILITY_AVX512
   const __m512 x = at_least(v, -128.f);

@@ -28,7 +28,7 @@ from tdmpc2.common.run.resume_checks import (
     record_attempt,
 )
 from tdmpc2.common.run.run_directory import held
-from tdmpc2.common.run.run_files import RunFiles
+from tdmpc2.common.run.run_files import RunFiles, read_status
 from tdmpc2.common.run.sacred_tracker import Tracker, track
 from tdmpc2.common.run.spec import CommonOptions, RunSpec
 from tdmpc2.common.system.atomic_files import remove_leftovers, write_json
@@ -159,6 +159,21 @@ class LocalRun:
         write_json(self.directory / "numeric.json", self.numeric)
         record_attempt(self.directory, self.attempt)
         self.records.write_spec({**self.fixed, **facts, "commit": self.attempt["commit"]})
+
+    def mirror_settled(self) -> None:
+        """Log the records of a completed or diverged run: a logger may be new, or have failed.
+
+        Raises:
+            UserError: another process holds the lease.
+        """
+        status = read_status(self.directory)
+        if not (self.loggers and self.settled and status):
+            return
+        if status["state"] in ("COMPLETED", "DIVERGED"):  # else it has a larger budget
+            spec = dataclasses.replace(self.spec, budget=max(self.spec.budget, self.settled.step))
+            with held(self.directory):
+                mirrors = Mirrors(self.loggers, self.directory, spec.to_json())
+                mirrors.close(status["state"])
 
     def session(self, tracker: Tracker, stop: StopRequests) -> Steps[RunResult]:
         """Return the training session of this run, a generator of requests."""

@@ -58,6 +58,8 @@ def run_offline(spec: RunSpec, options: OfflineOptions) -> RunResult | None:
     run = _OfflineRun(spec, options, device)
     with join_world(device) as world:
         if run.settled is not None:
+            if world.first:
+                run.mirror_settled()
             return run.settled if world.first else None
         run.set_up(dataset, world)
         with contextlib.ExitStack() as stack:

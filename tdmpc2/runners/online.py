@@ -92,6 +92,8 @@ def run_seeds(
     with contextlib.ExitStack() as stack:
         lanes = [_Lane(spec, options, device, len(specs), stack) for spec in specs]
         working = [lane for lane in lanes if lane.settled is None]
+        for lane in lanes:
+            lane.mirror_settled()
         if working:
             results = _train(lanes, working, options, initial)
             for lane, result in zip(working, results, strict=True):

@@ -81,10 +81,10 @@ PartitionName=short Nodes=ALL MaxTime=5 State=UP PriorityTier=5 PreemptMode=OFF
 
 def missing() -> str:
     """Explain why no cluster can be started here; empty if one can."""
+    if os.getuid() != 0:
+        return "only root can start a private SLURM"
     absent = [program for program in PROGRAMS if shutil.which(program) is None]
-    if absent:
-        return f"missing: {', '.join(absent)} (apt-get install slurm-wlm munge)"
-    return "" if os.getuid() == 0 else "only root can start a private SLURM"
+    return f"missing: {', '.join(absent)} (apt-get install slurm-wlm munge)" if absent else ""
 
 
 @dataclass(frozen=True)

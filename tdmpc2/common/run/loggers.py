@@ -158,13 +158,17 @@ class MLflow:
     def __init__(self, run: Run) -> None:
         import mlflow
         from mlflow.entities import Metric
+        from mlflow.exceptions import MlflowException
 
         default = f"sqlite:///{run.directory.absolute() / 'mlflow.db'}"
         uri = os.environ.get("MLFLOW_TRACKING_URI", default)
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         self._metric = Metric
         self._client = mlflow.MlflowClient(tracking_uri=uri)
-        self._run = self._find(run)
+        try:
+            self._run = self._find(run)
+        except MlflowException:  # perhaps another run has created the experiment meanwhile
+            self._run = self._find(run)
         self._known: dict[str, set[int]] = {}
 
     def add(self, point: Point) -> None:
@@ -187,15 +191,21 @@ class MLflow:
         found = self._client.get_experiment_by_name(name)
         experiment = found.experiment_id if found else self._client.create_experiment(name)
         runs = self._client.search_runs([experiment], f"tags.tdmpc2_run = '{run.key}'")
-        if runs:
-            self._client.update_run(runs[0].info.run_id, status="RUNNING")
-            return str(runs[0].info.run_id)
-        created = self._client.create_run(
-            experiment, tags={"tdmpc2_run": run.key}, run_name=run.name
+        ours = (
+            runs[0]
+            if runs
+            else self._client.create_run(
+                experiment, tags={"tdmpc2_run": run.key}, run_name=run.name
+            )
         )
-        for key, value in run.config.items():
-            self._client.log_param(created.info.run_id, key, value)
-        return str(created.info.run_id)
+        identifier = str(ours.info.run_id)
+        self._client.update_run(identifier, status="RUNNING")
+        settings = dict(run.config)
+        # Parameters cannot be changed, but a finished run may continue to a larger budget.
+        self._client.set_tag(identifier, "budget", settings.pop("budget"))
+        for key in settings.keys() - ours.data.params.keys():  # none are lost by a kill
+            self._client.log_param(identifier, key, settings[key])
+        return identifier
 
     def _steps_of(self, name: str) -> set[int]:
         """Return the steps at which the service has a metric from earlier attempts."""

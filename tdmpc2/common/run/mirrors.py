@@ -118,7 +118,7 @@ class Mirrors:
                 what = described(error)
             print(
                 f"warning: logger={name} has failed and is left out ({what}); the run continues, "
-                "and resuming it logs everything",
+                "and the same command logs everything, also after the run has finished",
                 file=sys.stderr,
             )
 
