@@ -79,6 +79,22 @@ def test_a_job_that_goes_on_submits_what_the_submit_limit_has_left_out(
     assert cluster.num_jobs == 5 + 3 + 3
 
 
+def test_a_look_whose_runs_can_have_no_score_is_not_submitted(
+    cluster: Simulated, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for run in SweepRequest.from_arguments([*STUDY, f"runs={tmp_path}", "seeds=2"]).planned:
+        write_run(tmp_path, {}, variant=run.spec.variant, task=run.spec.task, seed=run.spec.seed,
+                  tag=run.directory.name.partition("-")[2], budget=run.spec.budget,
+                  state="DIVERGED")  # fmt: skip
+    message = "Look at 2 seeds: 4 runs have no score at the step of the study"
+    assert launch.main([*STUDY, f"runs={tmp_path}"]) == 1
+    assert message in capsys.readouterr().out
+    (study,) = (tmp_path / "studies").iterdir()
+    assert go_on.main([f"study={study}"]) == 1
+    assert message in capsys.readouterr().out
+    assert cluster.num_jobs == 0
+
+
 def test_a_study_goes_on_where_its_folder_was_moved_to(cluster: Simulated, tmp_path: Path) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
     assert launch.main([*STUDY, f"runs={old}"]) == 0
