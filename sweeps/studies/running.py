@@ -19,7 +19,7 @@ from sweeps.planning.request import Part, SweepRequest
 from sweeps.studies import tables
 from sweeps.studies.decisions import WAITING, Look, judge
 from sweeps.studies.go_on import REQUEST
-from sweeps.studies.power_lines import print_power
+from sweeps.studies.power_lines import STUDY_TITLE, print_power
 from sweeps.studies.registration import run_table
 from sweeps.studies.scores import read_scores
 from sweeps.studies.study import Claim, Study, parse_looks, register
@@ -81,7 +81,8 @@ def start_study(
     """
     everything = with_all_seeds(request, parse_looks(request.sweep.looks), given=seeds_given)
     study = make_study(everything, label, margin, claims)
-    print_power(everything, {one.variant: one.expected for one in study.claims}, margin)
+    expected = {one.variant: one.expected for one in study.claims}
+    print_power(everything, expected, margin, STUDY_TITLE)
     return run_study(StudyRequest(study, everything, advice))
 
 
@@ -266,6 +267,8 @@ def run_study(request: StudyRequest, *, again: bool = True) -> int:
 def _runs_of(study: Study, look: Look, request: SweepRequest, mark: str) -> SweepRequest:
     """Return the request of the runs that a look needs."""
     seeds = parse_seeds(request.sweep.seeds)[: look[0].seeds]
+    if request.sweep.seeds_per_process > 1:  # seeds of earlier looks would take places in a batch
+        seeds = seeds[max((n for n in study.looks if n < len(seeds)), default=0) :]
     parts: dict[Part, None] = {}
     for place in (1, 0):  # bases first
         for claim in (one.claim for one in look):

@@ -201,6 +201,7 @@ def attempts(runs: Path) -> dict[str, Any]:
 def test_a_study_from_beginning_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert launch.main(study(tmp_path)) == 0
     printed = capsys.readouterr().out
+    assert "Power of one test with all seeds; looks and several claims reduce it" in printed
     assert "Look at 2 seeds" in printed
     assert "pre-registered" in printed
     folder = next((tmp_path / "studies").iterdir())
