@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from analysis.records.load import Records
 
 STUDY_NOTE = (
-    "The verdicts of the table assume numbers of seeds that were fixed before, and are not corrected "
+    "The verdicts of the table assume numbers of seeds that were fixed before, and no correction "
     "for several claims: cite the decisions of a study for its claims."
 )
 

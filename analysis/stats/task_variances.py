@@ -20,12 +20,12 @@ class PublishedSpread(NamedTuple):
     Attributes:
         variance: variance over seeds, at least `least`, in points².
         least: smallest variance, in points².
-        count: number of seeds.
+        num_seeds: number of seeds.
     """
 
     variance: float
     least: float
-    count: int
+    num_seeds: int
 
 
 class TaskVariances:

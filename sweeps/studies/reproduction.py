@@ -94,7 +94,7 @@ def make_reproduction(request: SweepRequest) -> tuple[Study, list[str]]:
             )
             continue
         claims.append(claim)
-        counts += [spread.count for spread in known.values()]
+        counts += [spread.num_seeds for spread in known.values()]
     if not claims:
         raise UserError(f"against=published: nothing to compare ({'; '.join(messages)})")
     design = Design(
@@ -171,7 +171,7 @@ def _claim(series: Series, domain: str, spreads: Mapping[str, PublishedSpread]) 
     """Return the claim that a method's mean over tasks of a domain is as published."""
     method, variant = series
     variances = np.array([one.variance for one in spreads.values()])
-    counts = np.array([one.count for one in spreads.values()])
+    counts = np.array([one.num_seeds for one in spreads.values()])
     smallest = float(smallest_margin(variances, counts))
     margin, settles = domain_margin(method, smallest, None)
     if not settles:
