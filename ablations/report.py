@@ -27,6 +27,11 @@ from tdmpc2.common.system.paths import project_root
 if TYPE_CHECKING:
     from analysis.records.load import Records
 
+STUDY_NOTE = (
+    "The verdicts of the table assume numbers of seeds that were fixed before, and no correction "
+    "for several claims: cite the decisions of a study for its claims."
+)
+
 
 @dataclass(frozen=True)
 class ReportRequest(RunsOfTasks):
@@ -119,6 +124,8 @@ def write(request: ReportRequest) -> int:
     sequential, problems = read_studies(request.folders())
     for study in sequential:
         print(describe_study(study))
+    if sequential:
+        print(STUDY_NOTE)
     report(problems, BY_MAKE_FIGURES)
     write_report(request.out or _out_dir(base), findings, shown, base, sequential)
     return 0 if any(finding.effect for finding in findings) else 1

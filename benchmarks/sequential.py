@@ -205,7 +205,10 @@ def _found(design: Design, ours: np.ndarray, theirs: np.ndarray) -> Found:
     smallest = lower_quartile(sides)[..., None]
     theirs = np.broadcast_to(theirs, (*ours.shape[:-1], theirs.shape[-1]))
     pairs = ((ours, theirs), (theirs, ours))
-    least_ours, least_theirs = (np.maximum(smallest, tied_variance(*pair)) for pair in pairs)
+    least_ours, least_theirs = (
+        np.maximum(smallest, tied_variance(side, other, design.tied_within))
+        for side, other in pairs
+    )
     prior = design.prior_of(ours.shape[1] + 1)
     gaps = moderated_welch(ours, theirs, usual, prior, (least_ours, least_theirs))
     return Found(*mean_over_tasks(*gaps))

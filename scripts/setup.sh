@@ -75,6 +75,13 @@ check_wanted_python() { # checks that $PYTHON, if set, fits the project and an e
     die "PYTHON is $wanted but .venv holds Python $present: remove .venv, then run this again"
 }
 
+warn_of_torch() { # says that pip keeps the torch that .venv has
+    [ -n "${TORCH_INDEX_URL:-}" ] && compgen -G "$venv/lib/python*/site-packages/torch" >/dev/null ||
+        return 0
+    say "TORCH_INDEX_URL has no effect on the torch that .venv has: to replace it, remove .venv," \
+        "then run this again"
+}
+
 has_usable_venv() {
     local version
     version=$(venv_version) && is_supported "$version" &&
@@ -128,6 +135,7 @@ install_packages() { # install_packages requirements/py311.lock
 main() {
     local version
     check_wanted_python
+    warn_of_torch
     if up_to_date; then
         report_missing_packages
         say "up to date: .venv, Python $(venv_version)"

@@ -239,6 +239,15 @@ def test_set_up_refuses_a_python_that_does_not_run(project):
     assert done.stderr == "setup: PYTHON=no-such-python does not run\n"
 
 
+def test_set_up_says_that_an_installed_torch_is_kept(project, python313):
+    (project / ".venv/lib/python3.11/site-packages/torch").mkdir(parents=True)
+    index = {"PATH": str(python313), "TORCH_INDEX_URL": "https://example.org/cpu"}
+    done = run(["bash", "scripts/setup.sh"], project, **index)
+    assert "TORCH_INDEX_URL has no effect on the torch that .venv has" in done.stdout
+    shutil.rmtree(project / ".venv")
+    assert "TORCH_INDEX_URL" not in run(["bash", "scripts/setup.sh"], project, **index).stdout
+
+
 def test_missing_system_packages_are_named_with_what_they_are_for(project, tmp_path):
     folder = tmp_path / "dpkg"
     folder.mkdir()

@@ -53,6 +53,7 @@ class Design:
         futility: a claim is futile if later looks would decide it with less than this probability.
         prior_freedom: degrees of freedom of the usual variance of a task of which many series are
             known (`prior_of`).
+        tied_within: largest range of returns that count as equal (`least_variance.tied_variance`).
         base_seeds: seeds of a base that has all of them before the first look; None for a base that
             has as many as the variant at each look.
     """
@@ -66,6 +67,7 @@ class Design:
     same_exponent: float = 6.0
     futility: float = 0.05
     prior_freedom: float = 2.0
+    tied_within: float = 0.15
     base_seeds: int | None = None
 
     @property

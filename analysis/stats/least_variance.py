@@ -69,20 +69,22 @@ def lower_quartile(variances: np.ndarray) -> np.ndarray:
     return np.quantile(variances, QUARTILE, axis=-1)
 
 
-def tied_variance(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
+def tied_variance(scores: np.ndarray, others: np.ndarray, within: float = 0.0) -> np.ndarray:
     """Return the least variance of returns that are all equal, in points²; 0 if they differ.
 
-    Seeds of a task with few possible scores, such as one with a sparse reward, are often equal.
+    Seeds of a task on which a seed learns or fails often have about equal scores.
     p (1 − p) D², with the range D of the scores of both sides, and the estimate
     p = ½ / (n + 1) of how often a seed would score D away (Jeffreys).
 
     Args:
         scores: scores of the seeds of this side in points, `(..., num_seeds)`.
         others: scores of the other side in points, `(..., num_other_seeds)`.
+        within: largest range of scores that count as equal, as a share of D.
     """
     share = 0.5 / (scores.shape[-1] + 1)
     distance = np.ptp(np.concatenate([scores, others], axis=-1), axis=-1)
-    tied = (np.ptp(scores, axis=-1) <= ROUNDING) & (distance > ROUNDING)
+    tied = np.ptp(scores, axis=-1) <= np.maximum(within * distance, ROUNDING)
+    tied &= distance > ROUNDING
     return np.where(tied, share * (1 - share) * distance**2, 0.0)
 
 

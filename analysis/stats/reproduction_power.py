@@ -8,15 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.records.evaluations import is_success
 from analysis.records.sources import PUBLISHED
 from analysis.stats.equivalence import LEVEL, MOST_SEEDS
-from analysis.stats.least_variance import binomial_variance, lower_quartile
 from analysis.stats.margins import domain_margin, level_for_loss, smallest_margin
 from analysis.stats.multiplicity import level_shares
 from analysis.stats.power import Sides, points_text, seeds_needed, smallest_effect, spread_factors
 from analysis.stats.ragged_curves import ScoreCurves
-from analysis.stats.rules import LAST_EVALUATIONS, RULES
+from analysis.stats.task_variances import TaskVariances
 
 COLUMNS = [
     *("method", "obs", "domain", "num_tasks", "num_ours", "loss", "loss_low", "loss_high"),
@@ -73,8 +71,9 @@ def reproduction_power(
     """
     runs = curves.runs[curves.runs["source"] == PUBLISHED]
     groups = runs.groupby(["method", "obs", "domain"], sort=False)
+    published = TaskVariances(curves)
     found = [
-        _domain(curves, (str(method), str(obs), str(domain)), members, tasks)
+        _domain(published, (str(method), str(obs), str(domain)), members, tasks)
         for (method, obs, domain), members in groups
     ]
     domains = [domain for domain in found if domain is not None]
@@ -122,33 +121,19 @@ def power_lines(table: pd.DataFrame) -> list[str]:
 
 
 def _domain(
-    curves: ScoreCurves, name: tuple[str, str, str], members: pd.DataFrame, tasks: Collection[str]
+    published: TaskVariances,
+    name: tuple[str, str, str],
+    members: pd.DataFrame,
+    tasks: Collection[str],
 ) -> _Domain | None:
-    """Return the published spreads of a domain; None if no chosen task has two seeds.
-
-    The smallest variance of returns comes from all tasks of the domain, as in `task_variances.py`.
-    """
-    variances, least, counts, chosen = [], [], [], []
-    for task, own in members.groupby("task", sort=False):
-        rows = own.index.to_numpy()
-        steps = curves.common_grid(rows)
-        steps = steps[steps > 0][-LAST_EVALUATIONS:]
-        scores = 100 * curves.values(rows, steps, RULES["linear"], normalized=True).mean(axis=1)
-        scores = scores[~np.isnan(scores)]
-        if len(scores) < 2:
-            continue
-        success = is_success(own["score"].iloc[0])
-        episodes = len(steps) * own["eval_episodes"].min()
-        variances.append(float(np.var(scores, ddof=1)))
-        least.append(float(binomial_variance(scores, episodes)) if success else np.nan)
-        counts.append(len(scores))
-        chosen.append(not tasks or task in tasks)
-    keep = np.array(chosen, bool)
-    if not keep.any():
-        return None
-    found, floor = np.array(variances), np.array(least)
-    floor = np.where(np.isnan(floor), lower_quartile(found), floor)
-    return _Domain(name, np.maximum(found, floor)[keep], floor[keep], np.array(counts)[keep])
+    """Return the published spreads of a domain; None if no chosen task has two seeds."""
+    spreads = [
+        published.published(own.index.to_numpy())
+        for task, own in members.groupby("task", sort=False)
+        if not tasks or task in tasks
+    ]
+    known = [spread for spread in spreads if spread is not None]
+    return _Domain(name, *map(np.array, zip(*known, strict=True))) if known else None
 
 
 def _row(

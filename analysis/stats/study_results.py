@@ -93,7 +93,7 @@ def interval_text(low: float, high: float) -> str:
 
 
 def registration(study: RecordedStudy, claim: RecordedClaim, seeds: int) -> str:
-    """Return `REGISTERED_BEFORE`, or how many of a claim's runs were started before the study.
+    """Return `REGISTERED_BEFORE`, or how many of a claim's runs the study has not started.
 
     Args:
         study: the study.
@@ -105,8 +105,9 @@ def registration(study: RecordedStudy, claim: RecordedClaim, seeds: int) -> str:
     runs = study.runs[~study.runs["registered"] & study.runs["seed"].isin(study.seeds[:seeds])]
     runs = runs[runs["task"].isin(claim.tasks)]
     number = sum(int(_of_series(runs, series).sum()) for series in claim.series)
-    are = "is" if number == 1 else "are"
-    return f"no: {counted(number, 'run')} {are} older" if number else REGISTERED_BEFORE
+    were = "was" if number == 1 else "were"
+    text = f"no: {counted(number, 'run')} {were} not started by this study"
+    return text if number else REGISTERED_BEFORE
 
 
 def costs_of(study: RecordedStudy) -> StudyCosts:

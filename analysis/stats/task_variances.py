@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from analysis.records.evaluations import is_success
@@ -10,6 +12,20 @@ from analysis.stats.common_evaluations import CommonScores
 from analysis.stats.least_variance import LeastVariance, TaskLeast, lower_quartile
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import LAST_EVALUATIONS, RULES
+
+
+class PublishedSpread(NamedTuple):
+    """Spread of the published scores of a task.
+
+    Attributes:
+        variance: variance over seeds, at least `least`, in points².
+        least: smallest variance, in points².
+        num_seeds: number of seeds.
+    """
+
+    variance: float
+    least: float
+    num_seeds: int
 
 
 class TaskVariances:
@@ -34,13 +50,41 @@ class TaskVariances:
         if not evaluations:
             return LeastVariance(), LeastVariance()
         if is_success(runs.loc[common.rows[0], "score"]):
-            ours, others = (
-                LeastVariance(evaluations * float(runs.loc[rows, "eval_episodes"].min()))
-                for rows in (common.rows, theirs)
-            )
-            return ours, others
-        pooled = self._of_kind(tuple(runs.loc[theirs[0], ["method", "obs", "domain"]]))
-        return LeastVariance(variance=pooled), LeastVariance(variance=pooled)
+            return self._of_rates(common.rows, evaluations), self._of_rates(theirs, evaluations)
+        pooled = self._of_returns(theirs)
+        return pooled, pooled
+
+    def published(self, rows: np.ndarray, env_steps: float = np.inf) -> PublishedSpread | None:
+        """Return the spread of the published scores of a task, as a verdict assumes it.
+
+        A score is the mean of the last five evaluations up to a step; step 0 never counts.
+
+        Args:
+            rows: row numbers of the published seeds.
+            env_steps: the step.
+
+        Returns:
+            None if fewer than two seeds have a score.
+        """
+        scores, evaluations = self._scores(rows, env_steps)
+        scores = scores[~np.isnan(scores)]
+        if len(scores) < 2:
+            return None
+        success = is_success(self._curves.runs.loc[rows[0], "score"])
+        rule = self._of_rates(rows, evaluations) if success else self._of_returns(rows)
+        least = float(rule.of(scores))
+        return PublishedSpread(max(float(np.var(scores, ddof=1)), least), least, len(scores))
+
+    def _of_rates(self, rows: np.ndarray, evaluations: int) -> LeastVariance:
+        """Return the rule of means of several success rates."""
+        return LeastVariance(
+            evaluations * float(self._curves.runs.loc[rows, "eval_episodes"].min())
+        )
+
+    def _of_returns(self, theirs: np.ndarray) -> LeastVariance:
+        """Return the rule of returns of the task with some published seeds."""
+        kind = self._curves.runs.loc[theirs[0], ["method", "obs", "domain"]]
+        return LeastVariance(variance=self._of_kind(tuple(kind)))
 
     def _of_kind(self, kind: tuple[str, ...]) -> float:
         """Return the smallest variance of returns, from published tasks of a method and domain."""
@@ -57,13 +101,18 @@ class TaskVariances:
         return self._pooled[kind]
 
     def _variance(self, rows: np.ndarray) -> float:
-        """Return the variance over seeds of the mean of a task's last published evaluations.
+        """Return the variance over seeds of a task's published scores; NaN if one has none."""
+        scores, _ = self._scores(rows)
+        return float(np.var(scores, ddof=1)) if len(scores) else float("nan")
 
-        Step 0 never counts; NaN if there is no other, or if not all seeds have a score.
+    def _scores(self, rows: np.ndarray, env_steps: float = np.inf) -> tuple[np.ndarray, int]:
+        """Return the mean of the last evaluations of each seed up to a step, and their number.
+
+        Without evaluations after step 0, there are no scores.
         """
-        steps = self._curves.common_grid(rows)
+        steps = self._curves.common_grid(rows, env_steps)
         steps = steps[steps > 0][-LAST_EVALUATIONS:]
         if not len(steps):
-            return float("nan")
+            return np.array([]), 0
         values = self._curves.values(rows, steps, RULES["linear"], normalized=True)
-        return float(np.var(100 * values.mean(axis=1), ddof=1))
+        return 100 * values.mean(axis=1), len(steps)

@@ -77,10 +77,12 @@ def judge(study: Study, scores: Scores) -> list[Look]:
             ]
         ).T
         decisions, _ = next_look(study.design, index, Found(*columns), expected, margins, decisions)
-        level = float(study.design.level_of((~np.isin(decisions, POSITIVE)).sum()))
+        positive = np.isin(decisions, POSITIVE)
         results = []
         for i in was_open:
             at = Found.of(gaps[i])
+            # A supported claim had its share of the level.
+            level = float(study.design.level_of((~positive).sum() + positive[i]))
             bounds = regions(study.design, index, at, expected[i], margins[i], level)
             decision = str(decisions[i])
             results.append(LookResult(claims[i], seeds, gaps[i], decision, regions=tuple(bounds)))
@@ -148,7 +150,8 @@ def gap_of(
     for task, (ours, theirs) in pairs.items():
         episodes, sides = scores.episodes[task], ((ours, theirs), (theirs, ours))
         if episodes is None:
-            bounds = [max(smallest, float(tied_variance(*both))) for both in sides]
+            within = study.design.tied_within
+            bounds = [max(smallest, float(tied_variance(*both, within))) for both in sides]
         else:
             bounds = [float(binomial_variance(one, episodes)) for one, _ in sides]
         least = (bounds[0], bounds[1])

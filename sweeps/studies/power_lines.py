@@ -26,7 +26,9 @@ from sweeps.studies.spread_sources import RELEASED, Sourced, SpreadSources, has_
 
 ENOUGH_TASKS = 0.9
 """Share of the tasks whose spread must be known; otherwise the power counts as unknown."""
-TITLE = "Power (ranges: 95 %, because spreads of few seeds are uncertain):"
+_RANGES = "(ranges: 95 %, because spreads of few seeds are uncertain):"
+TITLE = f"Power {_RANGES}"
+STUDY_TITLE = f"Power of one test with all seeds; looks and several claims reduce it {_RANGES}"
 Series = tuple[str, str]
 """Method and variant."""
 
@@ -54,6 +56,7 @@ def print_power(
     request: SweepRequest,
     claims: Mapping[str, Expected | None] | None = None,
     margin: float = OTHER_MARGIN,
+    title: str = TITLE,
 ) -> None:
     """Print the power of the comparisons of a launch; nothing if it has a single series.
 
@@ -61,14 +64,19 @@ def print_power(
         request: the launch.
         claims: claims by the variant that they are about; other variants have none.
         margin: loss, difference or margin in points for which the needed seeds are printed.
+        title: line before them.
     """
     with doing("computing the power of the comparisons"):
-        lines = power_lines(request, claims or {}, margin, released_curves())
+        lines = power_lines(request, claims or {}, margin, released_curves(), title)
     print("\n".join(lines), end="\n" * bool(lines), flush=True)
 
 
 def power_lines(
-    request: SweepRequest, claims: Mapping[str, Expected | None], margin: float, released: Path
+    request: SweepRequest,
+    claims: Mapping[str, Expected | None],
+    margin: float,
+    released: Path,
+    title: str = TITLE,
 ) -> list[str]:
     """Return the lines that `print_power` prints.
 
@@ -77,6 +85,7 @@ def power_lines(
         claims: claims by the variant that they are about; other variants have none.
         margin: loss, difference or margin in points for which the needed seeds are stated.
         released: folder of the released curves; it need not exist.
+        title: line before them.
     """
     if request.sweep.multitask:
         if len({_series(run) for run in request.planned}) < 2:
@@ -93,7 +102,7 @@ def power_lines(
     labels: dict[str, list[str]] = {}
     for pair in compared:
         labels.setdefault(describe(pair, sources, margin), []).append(pair.label)
-    return [TITLE, *(f"  {', '.join(names)}: {text}" for text, names in labels.items())]
+    return [title, *(f"  {', '.join(names)}: {text}" for text, names in labels.items())]
 
 
 def pairs(planned: Sequence[PlannedRun], claims: Mapping[str, Expected | None]) -> list[Pair]:

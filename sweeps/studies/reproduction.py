@@ -19,7 +19,7 @@ from analysis.stats.equivalence import LEVEL
 from analysis.stats.group_sequential import Design
 from analysis.stats.margins import LARGEST_MARGIN, OTHER_MARGIN, domain_margin, smallest_margin
 from analysis.stats.ragged_curves import ScoreCurves
-from analysis.stats.seed_spreads import Spread
+from analysis.stats.task_variances import PublishedSpread, TaskVariances
 from sweeps.planning.request import SweepRequest
 from sweeps.studies.running import (
     Series,
@@ -29,11 +29,16 @@ from sweeps.studies.running import (
     settings_of_series,
     with_all_seeds,
 )
-from sweeps.studies.spread_sources import has_paper_settings, read_released, released_spread
+from sweeps.studies.spread_sources import (
+    has_paper_settings,
+    read_released,
+    released_rows,
+    released_spread,
+)
 from sweeps.studies.study import Claim, Study, parse_looks
-from tdmpc2.common.run.spec import parse_seeds
+from tdmpc2.common.run.spec import RunSpec, parse_seeds
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.envs.tasks import get_task
+from tdmpc2.envs.tasks import TASKS, get_task
 
 
 def start_reproduction(request: SweepRequest, *, seeds_given: bool) -> int:
@@ -70,10 +75,11 @@ def make_reproduction(request: SweepRequest) -> tuple[Study, list[str]]:
     _check_settings(request)
     series, tasks = common_tasks(request)
     curves = _released(request)
+    variances = TaskVariances(curves)
     specs = {(run.spec.method, run.spec.task): run.spec for run in request.planned}
     claims, counts, messages = [], [], []
     for one, (domain, names) in itertools.product(series, _by_domain(tasks).items()):
-        found = {task: released_spread(curves, specs[one[0], task]) for task in names}
+        found = {task: _spread(curves, variances, specs[one[0], task]) for task in names}
         known = {task: spread for task, spread in found.items() if spread is not None}
         missing = [task for task in names if task not in known]
         if missing:
@@ -88,7 +94,7 @@ def make_reproduction(request: SweepRequest) -> tuple[Study, list[str]]:
             )
             continue
         claims.append(claim)
-        counts += [spread.freedom + 1 for spread in known.values()]
+        counts += [spread.num_seeds for spread in known.values()]
     if not claims:
         raise UserError(f"against=published: nothing to compare ({'; '.join(messages)})")
     design = Design(
@@ -130,20 +136,28 @@ def _by_domain(tasks: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _released(request: SweepRequest) -> ScoreCurves:
-    """Return the released curves of the methods and tasks of a request.
+    """Return the released curves of the methods and domains of a request.
 
     Raises:
         UserError: there are none.
     """
     specs, folder = [run.spec for run in request.planned], released_curves()
-    methods, tasks = {spec.method for spec in specs}, {spec.task for spec in specs}
-    curves = read_released(folder, methods, tasks)
+    domains = {get_task(spec.task).domain for spec in specs}
+    tasks = [task.name for task in TASKS.values() if task.domain in domains]
+    curves = read_released(folder, {spec.method for spec in specs}, tasks)
     if curves is None:
         raise UserError(
             f"against=published: no released curves in {folder}; `python "
             "analysis/fetch_published.py` downloads them, TDMPC2_PUBLISHED names another folder"
         )
     return curves
+
+
+def _spread(curves: ScoreCurves, variances: TaskVariances, spec: RunSpec) -> PublishedSpread | None:
+    """Return the spread of the released scores at the end of a run; None without one near it."""
+    if released_spread(curves, spec) is None:
+        return None
+    return variances.published(released_rows(curves, spec), spec.budget)
 
 
 class _Margin(NamedTuple):
@@ -153,11 +167,11 @@ class _Margin(NamedTuple):
     smallest: float
 
 
-def _claim(series: Series, domain: str, spreads: Mapping[str, Spread]) -> _Margin:
+def _claim(series: Series, domain: str, spreads: Mapping[str, PublishedSpread]) -> _Margin:
     """Return the claim that a method's mean over tasks of a domain is as published."""
     method, variant = series
     variances = np.array([one.variance for one in spreads.values()])
-    counts = np.array([one.freedom + 1 for one in spreads.values()])
+    counts = np.array([one.num_seeds for one in spreads.values()])
     smallest = float(smallest_margin(variances, counts))
     margin, settles = domain_margin(method, smallest, None)
     if not settles:

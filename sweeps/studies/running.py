@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,26 +14,32 @@ from analysis.stats.group_sequential import Design
 from sweeps.execution import slurm_queries
 from sweeps.execution.job import FollowUp
 from sweeps.execution.launching import ADVICE, launch
+from sweeps.planning.options import SweepOptions
 from sweeps.planning.request import Part, SweepRequest
 from sweeps.studies import tables
 from sweeps.studies.decisions import WAITING, Look, judge
 from sweeps.studies.go_on import REQUEST
-from sweeps.studies.power_lines import print_power
+from sweeps.studies.power_lines import STUDY_TITLE, print_power
 from sweeps.studies.registration import run_table
 from sweeps.studies.scores import read_scores
 from sweeps.studies.study import Claim, Study, parse_looks, register
-from sweeps.tracking.run_states import Observer
+from sweeps.tracking.run_states import ENDED, Observer, View
 from sweeps.tracking.sweep_folder import Submission, SweepFolder
-from tdmpc2.common.run.spec import list_of_seeds, parse_seeds, unusual
+from tdmpc2.common.run.schemas import SpecFile
+from tdmpc2.common.run.spec import CommonOptions, list_of_seeds, parse_seeds, unusual
 from tdmpc2.common.system.atomic_files import read_json, write_json
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.texts import counted
 from tdmpc2.envs.task_variants import departures
+from tdmpc2.envs.tasks import get_task
+from tdmpc2.runners.fixed_options import fixed_options
 
 INCOMPLETE = 1
 """Exit code if runs of a look have no score, and of a launch in which a run failed."""
 UNFINISHED = ("failed", "stale", "resumable", "damaged", "blocked")
 """States of runs that were started and have ended without a result."""
+EVALUATION = ("eval_every", "eval_episodes")
+"""Options of runs that change their scores."""
 Series = tuple[str, str]
 """Method and variant."""
 MakeClaims = Callable[[Sequence[Series]], Sequence[Claim]]
@@ -73,7 +81,8 @@ def start_study(
     """
     everything = with_all_seeds(request, parse_looks(request.sweep.looks), given=seeds_given)
     study = make_study(everything, label, margin, claims)
-    print_power(everything, {one.variant: one.expected for one in study.claims}, margin)
+    expected = {one.variant: one.expected for one in study.claims}
+    print_power(everything, expected, margin, STUDY_TITLE)
     return run_study(StudyRequest(study, everything, advice))
 
 
@@ -86,8 +95,12 @@ def with_all_seeds(request: SweepRequest, looks: tuple[int, ...], *, given: bool
         given: whether the user has named the seeds.
 
     Raises:
-        UserError: another number of seeds is named than the last look needs.
+        UserError: another number of seeds is named than the last look needs, or an option is given
+            that studies do not have.
     """
+    for name in ("after", "only"):
+        if (value := getattr(request.sweep, name)) != getattr(SweepOptions, name):
+            raise UserError(f"{name}={value}: cannot be combined with until=decided; omit it")
     seeds = parse_seeds(request.sweep.seeds) if given else tuple(range(1, looks[-1] + 1))
     if len(seeds) != looks[-1]:
         raise UserError(
@@ -107,9 +120,16 @@ def make_study(request: SweepRequest, label: str, margin: float, claims: MakeCla
         claims: returns the claims, from method and variant of each series; the first is the base.
 
     Raises:
-        UserError: the series have no tasks in common, or their runs end at different steps.
+        UserError: the series have no tasks in common, their runs end at different steps, or a task
+            has no normalized score.
     """
     series, tasks = common_tasks(request)
+    unscaled = [one for one in tasks if math.isnan(get_task(one).normalized_score(0.0, 0.0))]
+    if unscaled:
+        raise UserError(
+            f"until=decided: {', '.join(unscaled)}: differences in points need the score_range of "
+            "the task (docs/environments.md)"
+        )
     if len(series) < 2:
         raise UserError(
             "until=decided: nothing to compare; give several variants= or methods=, or an ablation,"
@@ -129,9 +149,11 @@ def make_study(request: SweepRequest, label: str, margin: float, claims: MakeCla
 
 def settings_of_series(request: SweepRequest) -> dict[str, dict[str, Any]]:
     """Return what is not the default in the runs of each series, for `Study.settings`."""
+    given = {name: getattr(request.how, name) for name in EVALUATION}
+    evaluation = {k: v for k, v in given.items() if v != getattr(CommonOptions, k)}
     found: dict[str, dict[str, Any]] = {}
     for spec in (run.spec for run in request.planned):
-        own = found.setdefault(f"{spec.method} {spec.variant}", {})
+        own = found.setdefault(f"{spec.method} {spec.variant}", dict(evaluation))
         own |= dict(spec.overrides) | dict(departures(spec.task_switches)) | unusual(vars(spec))
     return {series: settings for series, settings in found.items() if settings}
 
@@ -156,6 +178,25 @@ def common_tasks(request: SweepRequest) -> tuple[list[Series], dict[str, int]]:
     return list(tasks), tasks[first]
 
 
+def check_evaluations(request: SweepRequest) -> None:
+    """Check that runs that exist were evaluated as those that a study starts.
+
+    Raises:
+        UserError: one was evaluated at other steps, or with another number of episodes.
+    """
+    for run in request.planned:
+        recorded: Mapping[str, Any] = {}
+        with contextlib.suppress(UserError):  # damaged: the launch says so
+            recorded = read_json(run.directory / "spec.json", SpecFile) or {}
+        wanted = fixed_options(run.spec, replace(request.how, **run.options))
+        for key in EVALUATION:
+            if recorded.get(key, wanted[key]) != wanted[key]:
+                raise UserError(
+                    f"{run.directory}: has {key}={recorded[key]}, not {wanted[key]}; all runs of a "
+                    "study need the same: use that value, or another folder with runs="
+                )
+
+
 def run_study(request: StudyRequest, *, again: bool = True) -> int:
     """Run a study, or continue it, and return the exit code.
 
@@ -171,9 +212,11 @@ def run_study(request: StudyRequest, *, again: bool = True) -> int:
         score; else the exit code of a launch that started nothing (see `launching.launch`).
 
     Raises:
-        UserError: the study was changed since it began, or an invalid request.
+        UserError: the study was changed since it began, a run was evaluated in another way, or an
+            invalid request.
     """
     study, everything = request.study, request.launch
+    check_evaluations(everything)
     if everything.sweep.dry_run:
         print(tables.describe(study))
         return launch(everything, request.advice)
@@ -213,6 +256,8 @@ def run_study(request: StudyRequest, *, again: bool = True) -> int:
                 "goes on."
             )
             return INCOMPLETE
+        if _have_ended(wanted):
+            continue  # to read the scores of runs that have just ended
         code = launch(wanted, request.advice, _then(folder))
         # After failures on this machine, the scores show which runs are missing.
         if slurm_queries.choose(everything.sweep.cluster) == "slurm" or code not in (0, INCOMPLETE):
@@ -222,6 +267,8 @@ def run_study(request: StudyRequest, *, again: bool = True) -> int:
 def _runs_of(study: Study, look: Look, request: SweepRequest, mark: str) -> SweepRequest:
     """Return the request of the runs that a look needs."""
     seeds = parse_seeds(request.sweep.seeds)[: look[0].seeds]
+    if request.sweep.seeds_per_process > 1:  # seeds of earlier looks would take places in a batch
+        seeds = seeds[max((n for n in study.looks if n < len(seeds)), default=0) :]
     parts: dict[Part, None] = {}
     for place in (1, 0):  # bases first
         for claim in (one.claim for one in look):
@@ -255,17 +302,29 @@ def _ended_early(request: SweepRequest) -> int:
     A run whose job has ended before the run began, since it was cancelled for example, looks like
     one that was never submitted. The record of the look's last launch with jobs tells them apart.
     """
-    observer = Observer(request.runs)
     sweep = SweepFolder.of(request.runs, request.sweep.label, request.planned)
     waited_for: set[str] = set()
     for submission in sweep.submissions():
         waited_for = _waited_for(submission) or waited_for
     ended = 0
-    for run in request.planned:
-        view = observer.look(str(run.directory.relative_to(request.runs)), run.spec.budget)
+    for view in _look(request):
         submitted = view.job is not None and view.job.partition("_")[0] in waited_for
         ended += view.state in UNFINISHED or (view.state == "new" and submitted)
     return ended
+
+
+def _have_ended(request: SweepRequest) -> bool:
+    """Return whether all runs of a request have ended with a result."""
+    return all(view.state in ENDED for view in _look(request))
+
+
+def _look(request: SweepRequest) -> list[View]:
+    """Return the states of the runs of a request."""
+    observer = Observer(request.runs)
+    return [
+        observer.look(str(run.directory.relative_to(request.runs)), run.spec.budget)
+        for run in request.planned
+    ]
 
 
 def _waited_for(submission: Submission) -> set[str]:

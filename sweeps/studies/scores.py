@@ -93,7 +93,7 @@ def read_scores(study: Study, planned: Sequence[PlannedRun], runs: Path) -> Scor
         row = rows.get(str(run.directory))
         if row is None or spec.seed not in study.seeds:
             continue
-        steps = _last_steps(study, curves, row, published.window(spec.task))
+        steps = _last_steps(study, curves, row, published)
         if not len(steps):
             continue
         own[study.seeds.index(spec.seed)] = _mean_score(curves, [row], steps)[0]
@@ -106,25 +106,25 @@ def read_scores(study: Study, planned: Sequence[PlannedRun], runs: Path) -> Scor
     return Scores(points, episodes, study.seeds)
 
 
-def _last_steps(
-    study: Study, curves: ScoreCurves, row: int, window: tuple[float, float]
-) -> np.ndarray:
+def _last_steps(study: Study, curves: ScoreCurves, row: int, published: _Published) -> np.ndarray:
     """Return the steps of the evaluations that the score of a run averages.
 
     Empty if the run has no value at the step at which the study compares. A run that diverged
     before it keeps its last value, be it that of step 0: its earlier evaluations do not count.
     """
-    end, (low, high) = study.tasks[str(curves.runs.at[row, "task"])], window
+    method, task = (str(curves.runs.at[row, name]) for name in ("method", "task"))
+    end, (low, high) = study.tasks[task], published.window(task)
     if np.isnan(curves.values([row], np.array([end]), RULES["linear"]))[0, 0]:
         return np.array([])
     if curves.runs.at[row, "state"] == DIVERGED and curves.last_steps[row] < min(end, high):
         return np.repeat(min(end, high), study.evaluations)
-    return _last(study, curves.common_grid([row], min(end, high)), low)
+    steps = _counted(curves.common_grid([row], min(end, high)), low)
+    return published.shared(method, task, steps)[-study.evaluations :]
 
 
-def _last(study: Study, steps: np.ndarray, low: float) -> np.ndarray:
-    """Return the last steps that a score averages, of those after 0 and from `low` on."""
-    return steps[(steps > 0) & (steps >= low)][-study.evaluations :]
+def _counted(steps: np.ndarray, low: float) -> np.ndarray:
+    """Return the steps after 0 and from `low` on."""
+    return steps[(steps > 0) & (steps >= low)]
 
 
 def _mean_score(curves: ScoreCurves, rows: Sequence[int], steps: np.ndarray) -> np.ndarray:
@@ -144,6 +144,7 @@ class _Published:
             for task in study.tasks_of(claim)
         }
         self._rows: dict[tuple[str, str], np.ndarray] = {}
+        self._grids: dict[tuple[str, str], np.ndarray] = {}
         self._windows: dict[str, tuple[float, float]] = {}
         if not compared:
             return
@@ -153,7 +154,7 @@ class _Published:
         groups = self._curves.runs.groupby(["method", "task"]).indices
         for method, task in sorted(compared):
             rows = self._rows[method, task] = np.asarray(groups[method, task])
-            steps = self._curves.common_grid(rows)
+            steps = self._grids[method, task] = self._curves.common_grid(rows)
             low, high = self.window(task)
             low = max(low, float(steps[steps > 0][0]))
             self._windows[task] = low, min(high, float(self._curves.last_steps[rows].min()))
@@ -164,6 +165,17 @@ class _Published:
         0 and infinity if the task is not compared with published scores.
         """
         return self._windows.get(task, (0.0, np.inf))
+
+    def shared(self, method: str, task: str, steps: np.ndarray) -> np.ndarray:
+        """Return those of a run's steps that are published, or all if none is.
+
+        Args:
+            method: name of the method.
+            task: name of the task.
+            steps: steps of the run's evaluations.
+        """
+        both = np.intersect1d(steps, self._grids.get((method, task), []))
+        return both if len(both) else steps
 
     def add(self, points: dict[Key, np.ndarray], method: str, task: str, steps: np.ndarray) -> None:
         """Add the published scores of a method and task at the given steps, unless they are there.
@@ -187,4 +199,4 @@ class _Published:
         for (method, task), rows in self._rows.items():
             low, high = self.window(task)
             steps = self._curves.common_grid(rows, min(self._study.tasks[task], high))
-            self.add(points, method, task, _last(self._study, steps, low))
+            self.add(points, method, task, _counted(steps, low)[-self._study.evaluations :])

@@ -103,10 +103,19 @@ def released_spread(curves: ScoreCurves, spec: RunSpec) -> Spread | None:
         curves: result of `read_released`.
         spec: the run.
     """
+    return spread_of(curves, released_rows(curves, spec), spec.budget)
+
+
+def released_rows(curves: ScoreCurves, spec: RunSpec) -> np.ndarray:
+    """Return the row numbers of the released seeds of a run's method and task.
+
+    Args:
+        curves: result of `read_released`.
+        spec: the run.
+    """
     table = curves.runs
     same = (table["method"] == spec.method) & (table["task"] == spec.task)
-    rows = table.index[same & (table["obs"] == spec.obs)].to_numpy()
-    return spread_of(curves, rows, spec.budget)
+    return table.index[same & (table["obs"] == spec.obs)].to_numpy()
 
 
 def read_released(

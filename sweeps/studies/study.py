@@ -135,7 +135,8 @@ class Study:
                 Claim(**{**claim, "tasks": tuple(claim.get("tasks", ()))})
                 for claim in facts.pop("claims")
             )
-            design = Design(tuple(facts.pop("looks")), **facts.pop("tests"))
+            tests = {"tied_within": 0.0, **facts.pop("tests")}  # earlier versions lack it
+            design = Design(tuple(facts.pop("looks")), **tests)
             seeds = tuple(facts.pop("seeds"))
             return cls(seeds=seeds, design=design, claims=claims, **facts)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

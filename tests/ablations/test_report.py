@@ -298,6 +298,7 @@ def test_studies_are_listed_and_drawn(
     compare(tmp_path)
     printed = capsys.readouterr()
     assert "Study tasks-0123abcd, registered (" in printed.out
+    assert "cite the decisions of a study for its claims" in printed.out
     assert "about 4.5 core-hours saved" in printed.out
     assert "study tasks-damaged cannot be read" in printed.err
     assert (tmp_path / "out" / "study-tasks-0123abcd.png").stat().st_size > 500

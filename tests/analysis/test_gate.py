@@ -180,3 +180,6 @@ def test_equal_returns_have_the_variance_of_a_rare_score() -> None:
     assert tied_variance(four, two) == pytest.approx(0.1 * 0.9 * 90**2)
     assert tied_variance(np.array([0.0, 1.0]), four) == 0
     assert tied_variance(four, four + 1e-13) == 0
+    near = np.array([0.0, 13.0])
+    assert tied_variance(near, four, 0.15) == pytest.approx(1 / 6 * 5 / 6 * 90**2)
+    assert tied_variance(near, four, 0.14) == 0

@@ -120,7 +120,10 @@ def test_results_and_registration(tmp_path: Path) -> None:
     rows = run_lines("default", HOURS["default"]) + run_lines("no-x", (4.0, 5.0), registered=False)
     study = read_study(write_study_folder(tmp_path, run_rows=rows))
     texts = result_texts(study)
-    assert texts["registered"].tolist() == ["no: 2 runs are older", "pre-registered"]
+    assert texts["registered"].tolist() == [
+        "no: 2 runs were not started by this study",
+        "pre-registered",
+    ]
     assert texts.drop(columns="registered").to_numpy().tolist() == [
         ["no-x", "supported", 2, "-20.0* [-24.3, -15.7]", "-20.0 [-24.3, -15.7]"],
         ["other-y", "no difference", 3, "+0.5 [-2.3, +3.3]", "+1.0 [-7.6, +9.6]"],

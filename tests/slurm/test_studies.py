@@ -44,8 +44,8 @@ def test_each_look_is_decided_by_a_job(
     assert (folder_of(tmp_path / "here") / RESULTS).read_text() == found
 
 
-def test_a_failed_look_stops_and_goes_on(cluster: Cluster, tmp_path: Path) -> None:
-    """A run that fails is not started again by a job, but by the next launch."""
+def test_a_cancelled_look_goes_on(cluster: Cluster, tmp_path: Path) -> None:
+    """The next launch submits its runs and its decision again."""
     runs = tmp_path / "runs"
     assert study(runs, sbatch="hold") == 0
     held = sorted(cluster.jobs())

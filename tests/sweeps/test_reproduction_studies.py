@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from analysis.records.load import load_curves
+from analysis.records.sources import PUBLISHED
+from analysis.stats.ragged_curves import ScoreCurves
+from analysis.stats.reproduction_power import reproduction_power
 from sweeps import launch
 from sweeps.planning.request import SweepRequest
 from sweeps.studies.reproduction import make_reproduction
 from sweeps.studies.scores import read_scores
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.envs.tasks import TASKS
 from tests.analysis.run_files import write_run, write_table
 
 STEPS = 100_000
@@ -107,6 +113,38 @@ def test_published_scores_are_those_at_the_end_also_if_our_runs_diverge(
     scores = read_scores(make_reproduction(request)[0], request.planned, runs)
     ours = scores.points["tdmpc2", "default", "walker-walk"]
     assert ours[:2] == pytest.approx([2, 2 if 2 in diverged else 75])
+    assert scores.of(("tdmpc2", "published"), "walker-walk", 2) == pytest.approx([74, 75, 76])
+
+
+def test_the_margin_is_that_of_the_verdicts(tmp_path: Path) -> None:
+    """Scores are means of five evaluations, which spread less than a single one."""
+    folder, budget = tmp_path / "paper", TASKS["walker-walk"].env_steps
+    for task, shift in (("walker-walk", 150), ("walker-run", 120), ("cheetah-run", 2)):
+        rows = [
+            f"{step},{(500 + 10 * seed + shift * (-1) ** (place + seed)) * (place > 0)},{seed}"
+            for place, step in enumerate(np.linspace(0, budget, 21, dtype=int))
+            for seed in (1, 2, 3)
+        ]
+        write_table(folder / "tdmpc2" / f"{task}.csv", "step,reward,seed", rows)
+    more = {"env_steps": budget, "seeds": 3}
+    request = SweepRequest.from_arguments(arguments(tmp_path / "runs", **more))
+    (claim,) = make_reproduction(request)[0].claims
+    curves = ScoreCurves(load_curves(folder, PUBLISHED))
+    (row,) = reproduction_power(curves, 3, None, claim.tasks).to_dict("records")
+    assert 3 < claim.margin == row["margin"]
+
+
+def test_scores_are_those_of_common_evaluations(tmp_path: Path) -> None:
+    """Our further evaluations between the released ones do not count."""
+    runs = tmp_path / "runs"
+    request = SweepRequest.from_arguments(arguments(runs, seeds=3))
+    for run in request.planned:
+        points = {step: 900.0 for step in range(0, STEPS + 1, 10_000)}
+        points |= {STEPS // 2: 600.0, STEPS: 700.0}
+        write_run(runs, points, task=run.spec.task, seed=run.spec.seed, budget=STEPS,
+                  tag=run.directory.name.partition("-")[2])  # fmt: skip
+    scores = read_scores(make_reproduction(request)[0], request.planned, runs)
+    assert scores.points["tdmpc2", "default", "walker-walk"] == pytest.approx([65] * 3)
     assert scores.of(("tdmpc2", "published"), "walker-walk", 2) == pytest.approx([74, 75, 76])
 
 

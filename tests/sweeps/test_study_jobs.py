@@ -79,6 +79,55 @@ def test_a_job_that_goes_on_submits_what_the_submit_limit_has_left_out(
     assert cluster.num_jobs == 5 + 3 + 3
 
 
+def test_a_look_whose_runs_can_have_no_score_is_not_submitted(
+    cluster: Simulated, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for run in SweepRequest.from_arguments([*STUDY, f"runs={tmp_path}", "seeds=2"]).planned:
+        write_run(tmp_path, {}, variant=run.spec.variant, task=run.spec.task, seed=run.spec.seed,
+                  tag=run.directory.name.partition("-")[2], budget=run.spec.budget,
+                  state="DIVERGED")  # fmt: skip
+    message = "Look at 2 seeds: 4 runs have no score at the step of the study"
+    assert launch.main([*STUDY, f"runs={tmp_path}"]) == 1
+    assert message in capsys.readouterr().out
+    (study,) = (tmp_path / "studies").iterdir()
+    assert go_on.main([f"study={study}"]) == 1
+    assert message in capsys.readouterr().out
+    assert cluster.num_jobs == 0
+
+
+def test_a_job_that_goes_on_leaves_a_failed_run_to_the_user(
+    cluster: Simulated, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert launch.main([*STUDY, f"runs={tmp_path}"]) == 0
+    cluster.queue.clear()
+    for number, run in enumerate(
+        SweepRequest.from_arguments([*STUDY, f"runs={tmp_path}", "seeds=2"]).planned
+    ):
+        write_run(tmp_path, {0: 1.0}, variant=run.spec.variant, task=run.spec.task,
+                  seed=run.spec.seed, tag=run.directory.name.partition("-")[2], budget=200,
+                  state="DIVERGED" if number else "FAILED")  # fmt: skip
+    (study,) = (tmp_path / "studies").iterdir()
+    capsys.readouterr()
+    assert go_on.main([f"study={study}"]) == 1
+    assert "Look at 2 seeds: 1 run failed or stopped" in capsys.readouterr().out
+    assert cluster.num_jobs == 5
+
+
+def test_a_batch_has_seeds_of_one_look(cluster: Simulated, tmp_path: Path) -> None:
+    """Places of seeds that have ended would be computed for nothing."""
+    arguments = [*STUDY, f"runs={tmp_path}", "seeds_per_process=3"]
+    for run in SweepRequest.from_arguments([*arguments, "seeds=2"]).planned:
+        place = write_run(tmp_path, {0: 1.0, 100: 20.0 * run.spec.seed, 200: 30.0 * run.spec.seed},
+                          variant=run.spec.variant, task=run.spec.task, seed=run.spec.seed,
+                          budget=200, tag=run.directory.name.partition("-")[2])  # fmt: skip
+        ended = {"state": "COMPLETED", "env_step": 200, "message": ""}
+        (place / "status.json").write_text(json.dumps(ended))
+    assert launch.main(arguments) == 0
+    (sweep_folder,) = all_sweeps(tmp_path)
+    (submission,) = sweep_folder.submissions()
+    assert [len(places) for *_, places in submission.jobs()] == [1, 1]
+
+
 def test_a_study_goes_on_where_its_folder_was_moved_to(cluster: Simulated, tmp_path: Path) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
     assert launch.main([*STUDY, f"runs={old}"]) == 0
