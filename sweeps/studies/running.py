@@ -249,14 +249,15 @@ def run_study(request: StudyRequest, *, again: bool = True) -> int:
             return INCOMPLETE
         launched = len(looks)
         wanted = _runs_of(study, current, everything, mark)
-        if not again and (ended := _ended_early(wanted)):
+        views = _look(wanted)
+        if not again and (ended := _ended_early(wanted, views)):
             print(
                 f"Look at {current[0].seeds} seeds: {counted(ended, 'run')} failed or stopped "
                 "(`python sweeps/status.py`). Launch the study again: it starts them again and "
                 "goes on."
             )
             return INCOMPLETE
-        if _have_ended(wanted):
+        if all(view.state in ENDED for view in views):
             continue  # to read the scores of runs that have just ended
         code = launch(wanted, request.advice, _then(folder))
         # After failures on this machine, the scores show which runs are missing.
@@ -296,7 +297,7 @@ def read_request(folder: Path) -> StudyRequest:
     return StudyRequest(Study.read(folder / REGISTERED), launch)
 
 
-def _ended_early(request: SweepRequest) -> int:
+def _ended_early(request: SweepRequest, views: Sequence[View]) -> int:
     """Return how many runs of a request were started and have ended without a result.
 
     A run whose job has ended before the run began, since it was cancelled for example, looks like
@@ -307,15 +308,10 @@ def _ended_early(request: SweepRequest) -> int:
     for submission in sweep.submissions():
         waited_for = _waited_for(submission) or waited_for
     ended = 0
-    for view in _look(request):
+    for view in views:
         submitted = view.job is not None and view.job.partition("_")[0] in waited_for
         ended += view.state in UNFINISHED or (view.state == "new" and submitted)
     return ended
-
-
-def _have_ended(request: SweepRequest) -> bool:
-    """Return whether all runs of a request have ended with a result."""
-    return all(view.state in ENDED for view in _look(request))
 
 
 def _look(request: SweepRequest) -> list[View]:
