@@ -30,10 +30,10 @@ from analysis.stats.aggregate import group_curves
 from analysis.stats.coverage import STATISTIC_LABELS
 from analysis.stats.horizons import OWN, own_environments
 from analysis.stats.rules import is_near
-from analysis.stats.selection import INTERVAL, Series
+from analysis.stats.selection import INTERVAL, Series, has_known_range
 from analysis.stats.task_curves import REFERENCE_LINES, reference_scores, task_curves
 from analysis.stats.task_titles import task_titles
-from tdmpc2.envs.tasks import RETURN_RANGE, TASKS
+from tdmpc2.envs.tasks import TASKS
 
 AXES = {"episode_return": ("episode return", 1.0), "episode_success": ("success (%)", 100.0)}
 """Label of the value axis, and factor on the recorded values, by metric."""
@@ -101,17 +101,13 @@ def task_pages(
         last, unit = (0, "hours") if hours else (int(drawn["step"].max()), "environment steps")
         # The returns of users' environments have any size.
         ranges = [
-            task if label == _RETURN and not _paper_range(task) else label
+            task if label == _RETURN and not has_known_range(task) else label
             for task, label in zip(page_tasks, labels, strict=True)
         ]
         finish_axes(page, labels, last, unit=unit, ranges=ranges)
         finish_figure(page, handles, card_lines(shown, marks, drawn, scored=scored))
         pages.append(page)
     return pages
-
-
-def _paper_range(task: str) -> bool:
-    return task in TASKS and TASKS[task].score_range == RETURN_RANGE
 
 
 def pages_of(tasks: Sequence[str], most: int) -> list[Sequence[str]]:

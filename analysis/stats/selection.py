@@ -16,7 +16,7 @@ from analysis.stats.horizons import Group, last_before
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import NEAR, Rule, is_near
 from analysis.stats.t_intervals import t_interval
-from tdmpc2.envs.tasks import TASKS
+from tdmpc2.envs.tasks import PAPER_SUITES, TASKS
 
 Series = tuple[str, ...]
 """Values of `load.SERIES`."""
@@ -142,17 +142,23 @@ def _far_from(
     )
 
 
+def has_known_range(task: str) -> bool:
+    """Return whether no return lies outside of the task's `score_range`.
+
+    That holds for the tasks of this project, not for users' environments and tasks of plugins.
+    """
+    return task in TASKS and not TASKS[task].tags.isdisjoint(PAPER_SUITES)
+
+
 def score_limits(runs: pd.DataFrame, statistic: str = "mean") -> tuple[float, float]:
     """Return the range of a statistic of the normalized scores of runs.
-
-    The `score_range` of a user's environment normalizes its returns, which may lie outside.
 
     Args:
         runs: rows of `ScoreCurves.runs`.
         statistic: key of `run_statistics.STATISTICS`.
     """
-    own_returns = ~runs["task"].isin(list(TASKS)) & ~runs["score"].map(is_success)
-    if not own_returns.any():
+    unlimited = ~runs["task"].map(has_known_range) & ~runs["score"].map(is_success)
+    if not unlimited.any():
         return 0.0, 1.0
     return (0.0 if statistic == "optimality_gap" else -np.inf), np.inf
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from analysis.figures.figure_specs import FigureSpec, read_catalog
 from analysis.figures.page import paper_style
 from analysis.figures.registry import PLOTS
 from analysis.records.load import load
+from analysis.stats import selection
 from analysis.stats.ablation_effects import effect_of
 from analysis.stats.against_default import against_default
 from analysis.stats.bootstrap import Bootstrap
@@ -22,6 +24,7 @@ from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import RULES
 from analysis.stats.selection import score_limits
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.envs import tasks
 from tests.analysis.pictures import assert_nothing_overlaps_or_is_clipped, draw
 from tests.analysis.report_files import content, headlines
 from tests.analysis.run_files import write_run
@@ -184,11 +187,16 @@ def test_returns_outside_their_range_do_not_cut_intervals(tmp_path: Path) -> Non
     assert ax.get_ylim()[1] > 100 * row["high"]
 
 
-def test_the_limits_of_scores() -> None:
+def test_the_limits_of_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a plugin's task do not depend on whether the plugin is loaded."""
+    plugin = replace(tasks.TASKS["walker-walk"], name="my-walk", tags=frozenset({"my-suite"}))
+    monkeypatch.setattr(selection, "TASKS", {**tasks.TASKS, "my-walk": plugin})
+
     def limits(task: str, score: str, statistic: str = "mean") -> tuple[float, float]:
         return score_limits(pd.DataFrame({"task": [task], "score": [score]}), statistic)
 
     assert limits("walker-walk", "return") == limits("my-arm", "success") == (0, 1)
+    assert limits("my-walk", "return") == limits("not-loaded", "return") == (-np.inf, np.inf)
     assert limits("gym:Hopper-v5", "return 0 to 3000") == (-np.inf, np.inf)
     assert limits("gym:Hopper-v5", "return 0 to 3000", "optimality_gap") == (0, np.inf)
 
