@@ -215,7 +215,8 @@ def run_study(request: StudyRequest, *, again: bool = True) -> int:
         UserError: the study was changed since it began, a run was evaluated in another way, or an
             invalid request.
     """
-    study, everything = request.study, request.launch
+    everything = request.launch
+    study = request.study.begun_in(everything.runs)
     check_evaluations(everything)
     if everything.sweep.dry_run:
         print(tables.describe(study))

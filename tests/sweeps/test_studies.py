@@ -51,6 +51,16 @@ def test_a_study_reads_as_it_was_written(tmp_path: Path) -> None:
     assert STUDY.name != replace(STUDY, design=Design((2, 5))).name
 
 
+def test_a_study_that_has_begun_keeps_its_tests(tmp_path: Path) -> None:
+    """Those of an earlier version, too: they have no limit for nearly equal returns."""
+    earlier = replace(STUDY, design=replace(STUDY.design, tied_within=0.0))
+    register(earlier, earlier.folder(tmp_path))
+    assert STUDY.begun_in(tmp_path) == earlier.begun_in(tmp_path) == earlier
+    register(STUDY, STUDY.folder(tmp_path))
+    assert STUDY.begun_in(tmp_path) == STUDY
+    assert earlier.begun_in(tmp_path) == earlier
+
+
 def test_texts_and_settings_of_any_kind_are_read_again(tmp_path: Path) -> None:
     claim = replace(CLAIM, text='scores "lower" 😀 é \x7f \\ \n')
     settings = {"tdmpc2 no-x": {"num_q": 2, "lr": 1e-4, "obs": "rgb", "planning": False}}
@@ -306,6 +316,7 @@ def test_the_recorded_study_is_decided_again_as_it_was() -> None:
     (folder,) = (runs / "studies").iterdir()
     recorded = Study.read(folder / "registered.toml")
     assert recorded.design.tied_within == 0  # its version had no such rule
+    assert recorded.name == folder.name
     files = runs.glob("tdmpc2/*/*/*/spec.json")
     names = {field.name for field in fields(RunSpec)}
     planned = [

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from analysis.records.studies import FILE, REGISTERED
 from sweeps import launch, status
 from sweeps.planning.request import SweepRequest
 from sweeps.studies import go_on
 from sweeps.studies.running import read_request
+from sweeps.studies.study import Study
 from sweeps.tracking.sweep_folder import all_sweeps
 from tests.analysis.run_files import write_run
 from tests.sweeps.simulated_slurm import SETTINGS, Simulated, simulate
@@ -137,6 +139,19 @@ def test_a_study_goes_on_where_its_folder_was_moved_to(cluster: Simulated, tmp_p
     assert go_on.main([f"study={study}"]) == 0  # submits the next job after the runs
     assert cluster.comments[-1] == f"{study}#look"
     assert not old.exists()
+
+
+def test_a_study_of_an_earlier_version_goes_on(cluster: Simulated, tmp_path: Path) -> None:
+    """It has no limit for nearly equal returns, and keeps its name and tests."""
+    assert launch.main([*STUDY, f"runs={tmp_path}"]) == 0
+    (begun,) = (tmp_path / "studies").iterdir()
+    for name in (FILE, REGISTERED):
+        text = (begun / name).read_text()
+        (begun / name).write_text(text.replace('"tied_within" = 0.15\n', ""))
+    study = begun.rename(begun.with_name(Study.read(begun / REGISTERED).name))
+    assert launch.main([*STUDY, f"runs={tmp_path}"]) == 0
+    assert go_on.main([f"study={study}"]) == 0
+    assert list((tmp_path / "studies").iterdir()) == [study] != [begun]
 
 
 def test_runs_of_an_earlier_launch_that_were_cancelled_are_left_to_the_user(
