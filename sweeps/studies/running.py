@@ -31,7 +31,7 @@ from tdmpc2.common.system.atomic_files import read_json, write_json
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.texts import counted
 from tdmpc2.envs.task_variants import departures
-from tdmpc2.envs.tasks import get_task
+from tdmpc2.envs.tasks import RETURN_RANGE, get_task
 from tdmpc2.runners.fixed_options import fixed_options
 
 INCOMPLETE = 1
@@ -182,17 +182,25 @@ def check_evaluations(request: SweepRequest) -> None:
     """Check that runs that exist were evaluated as those that a study starts.
 
     Raises:
-        UserError: one was evaluated at other steps, or with another number of episodes.
+        UserError: one was evaluated at other steps, with another number of episodes or in another
+            environment, or has another score.
     """
     for run in request.planned:
         recorded: Mapping[str, Any] = {}
         with contextlib.suppress(UserError):  # damaged: the launch says so
             recorded = read_json(run.directory / "spec.json", SpecFile) or {}
+        if not recorded:
+            continue
+        task = get_task(run.spec.task)
         wanted = fixed_options(run.spec, replace(request.how, **run.options))
-        for key in EVALUATION:
-            if recorded.get(key, wanted[key]) != wanted[key]:
+        wanted["metric"] = task.metric
+        if task.metric == "return":  # its range is not recorded if it is the usual one
+            wanted["score_range"] = task.score_range and list(task.score_range)
+            recorded = {"score_range": list(RETURN_RANGE), **recorded}
+        for key, value in wanted.items():
+            if recorded.get(key, value) != value:
                 raise UserError(
-                    f"{run.directory}: has {key}={recorded[key]}, not {wanted[key]}; all runs of a "
+                    f"{run.directory}: has {key}={recorded[key]}, not {value}; all runs of a "
                     "study need the same: use that value, or another folder with runs="
                 )
 

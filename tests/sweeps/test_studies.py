@@ -83,12 +83,23 @@ def test_other_settings_are_another_study(tmp_path: Path) -> None:
     assert len({named(), named("eval_every=70"), named("eval_episodes=3")}) == 3
 
 
-def test_runs_that_were_evaluated_in_another_way_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"eval_episodes": 5}, "eval_episodes=5, not 2"),
+        ({"score_range": [0, 500]}, r"score_range=\[0, 500\], not \[0.0, 1000.0\]"),
+        ({"score_range": None}, "score_range=None, not .*"),
+        ({"metric": "success"}, "metric=success, not return"),
+    ],
+)
+def test_runs_that_were_evaluated_in_another_way_are_refused(
+    tmp_path: Path, facts: dict[str, Any], message: str
+) -> None:
     """Also if a later look would use them: their variance would change the earlier decisions."""
     run = SweepRequest.from_arguments([*study(tmp_path), "seeds=3"]).planned[-1]
     write_run(tmp_path, {}, variant=run.spec.variant, task=run.spec.task, seed=run.spec.seed,
-              tag=run.directory.name.partition("-")[2], eval_episodes=5)  # fmt: skip
-    with pytest.raises(UserError, match=r"seed3-.*has eval_episodes=5, not 2; .*use that value"):
+              tag=run.directory.name.partition("-")[2], **facts)  # fmt: skip
+    with pytest.raises(UserError, match=f"seed3-.*has {message}; .*use that value"):
         launch.main(study(tmp_path))
     assert not (tmp_path / "studies").exists()
 
