@@ -266,11 +266,15 @@ def run_study(request: StudyRequest, *, again: bool = True) -> int:
                 "goes on."
             )
             return INCOMPLETE
-        if all(view.state in ENDED for view in views):
+        if _all_ended(views):
             continue  # to read the scores of runs that have just ended
         code = launch(wanted, request.advice, _then(folder))
-        # After failures on this machine, the scores show which runs are missing.
-        if slurm_queries.choose(everything.sweep.cluster) == "slurm" or code not in (0, INCOMPLETE):
+        if code not in (0, INCOMPLETE):
+            return code
+        # After failures on this machine, the scores show which runs are missing. On SLURM, the next
+        # job goes on, unless the last runs have ended before the launch read their states.
+        slurm = slurm_queries.choose(everything.sweep.cluster) == "slurm"
+        if slurm and not _all_ended(_look(wanted)):
             return code
 
 
@@ -330,6 +334,10 @@ def _look(request: SweepRequest) -> list[View]:
         observer.look(str(run.directory.relative_to(request.runs)), run.spec.budget)
         for run in request.planned
     ]
+
+
+def _all_ended(views: Sequence[View]) -> bool:
+    return all(view.state in ENDED for view in views)
 
 
 def _waited_for(submission: Submission) -> set[str]:
