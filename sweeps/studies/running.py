@@ -228,6 +228,11 @@ def run_study(request: StudyRequest, *, again: bool = True) -> int:
     check_evaluations(everything)
     if everything.sweep.dry_run:
         print(tables.describe(study))
+        if everything.sweep.seeds_per_process > 1:
+            print(
+                "Seeds of different looks are not trained as one batch, so that the study may have "
+                "more processes than this plan, and may need more time on a GPU."
+            )
         return launch(everything, request.advice)
     folder = study.folder(everything.runs)
     mark = register(study, folder)

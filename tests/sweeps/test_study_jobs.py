@@ -127,10 +127,15 @@ def complete_two_seeds(runs: Path) -> None:
         (place / "status.json").write_text(json.dumps(ended))
 
 
-def test_a_batch_has_seeds_of_one_look(cluster: Simulated, tmp_path: Path) -> None:
+def test_a_batch_has_seeds_of_one_look(
+    cluster: Simulated, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Places of seeds that have ended would be computed for nothing."""
     complete_two_seeds(tmp_path)
-    assert launch.main([*STUDY, f"runs={tmp_path}", "seeds_per_process=3"]) == 0
+    arguments = [*STUDY, f"runs={tmp_path}", "seeds_per_process=3"]
+    assert launch.main([*arguments, "dry_run=true"]) == 0
+    assert "Seeds of different looks are not trained as one batch" in capsys.readouterr().out
+    assert launch.main(arguments) == 0
     (sweep_folder,) = all_sweeps(tmp_path)
     (submission,) = sweep_folder.submissions()
     assert [len(places) for *_, places in submission.jobs()] == [1, 1]
