@@ -75,11 +75,9 @@ check_wanted_python() { # checks that $PYTHON, if set, fits the project and an e
     die "PYTHON is $wanted but .venv holds Python $present: remove .venv, then run this again"
 }
 
-warn_of_torch() { # says that pip keeps the torch that .venv has
-    [ -n "${TORCH_INDEX_URL:-}" ] && compgen -G "$venv/lib/python*/site-packages/torch" >/dev/null ||
-        return 0
-    say "TORCH_INDEX_URL has no effect on the torch that .venv has: to replace it, remove .venv," \
-        "then run this again"
+warn_of_torch() { # says that the torch that .venv has is kept
+    [ -z "${TORCH_INDEX_URL:-}" ] || say "TORCH_INDEX_URL has no effect on the torch that .venv" \
+        "has: to replace it, remove .venv, then run this again"
 }
 
 has_usable_venv() {
@@ -109,6 +107,10 @@ install_packages() { # install_packages requirements/py311.lock
     torch=$(grep '^torch==' "$lock")
     count=$(grep -c == "$lock")
     drop_half_installed
+    # pip regards version 2.13.0+cpu as 2.13.0
+    if compgen -G "$venv/lib/python*/site-packages/torch-${torch#torch==}[.+]*" >/dev/null; then
+        warn_of_torch
+    fi
     # Installed with pip, before the packages that depend on it: pip uses the wheel sources that are
     # configured on this machine.
     step "installing $torch" env ${TORCH_INDEX_URL:+PIP_INDEX_URL="$TORCH_INDEX_URL"} \
@@ -135,8 +137,8 @@ install_packages() { # install_packages requirements/py311.lock
 main() {
     local version
     check_wanted_python
-    warn_of_torch
     if up_to_date; then
+        warn_of_torch
         report_missing_packages
         say "up to date: .venv, Python $(venv_version)"
         return

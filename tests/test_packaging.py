@@ -197,7 +197,7 @@ def project(tmp_path: Path) -> Path:
 @pytest.fixture
 def python313(tmp_path: Path) -> Path:
     """A PATH folder with the everyday tools and a Python 3.13, but no other Python, apt or uv."""
-    tools = "bash cat cut dirname find flock grep id mkdir mv realpath rm sed sha256sum tail tr"
+    tools = "bash cat cut dirname env find flock grep id mkdir mv realpath rm sed sha256sum tail tr"
     folder = tmp_path / "bin"
     folder.mkdir()
     for tool in tools.split():
@@ -240,13 +240,41 @@ def test_set_up_refuses_a_python_that_does_not_run(project):
     assert done.stderr == "setup: PYTHON=no-such-python does not run\n"
 
 
-def test_set_up_says_that_an_installed_torch_is_kept(project, python313):
-    (project / ".venv/lib/python3.11/site-packages/torch").mkdir(parents=True)
-    index = {"PATH": str(python313), "TORCH_INDEX_URL": "https://example.org/cpu"}
-    done = run(["bash", "scripts/setup.sh"], project, **index)
-    assert "TORCH_INDEX_URL has no effect on the torch that .venv has" in done.stdout
-    shutil.rmtree(project / ".venv")
-    assert "TORCH_INDEX_URL" not in run(["bash", "scripts/setup.sh"], project, **index).stdout
+def test_set_up_says_when_an_installed_torch_is_kept(project, python313):
+    """An environment without its Python is made anew, and half a torch is installed again."""
+    venv = project / ".venv"
+    version = read_pins("3.11")["torch"]
+    info = venv / f"lib/python3.11/site-packages/torch-{version}+cpu.dist-info"
+    info.mkdir(parents=True)
+    (info / "INSTALLER").touch()
+    (info.parent / "torch").mkdir()
+
+    def set_up() -> tuple[bool, str]:
+        index = {"PATH": str(python313), "TORCH_INDEX_URL": "https://example.org/cpu"}
+        done = run(["bash", "scripts/setup.sh"], project, **index)
+        said = "TORCH_INDEX_URL has no effect on the torch that .venv has" in done.stdout
+        return said, done.stdout.splitlines()[-1] if done.stdout else done.stderr
+
+    said, end = set_up()
+    assert "3.13 is not supported" in end
+    assert not said
+    (venv / "bin").mkdir(exist_ok=True)
+    (venv / "bin/activate").write_text(str(venv))
+    (venv / "bin/python").write_text('#!/bin/sh\n[ "$1" != -c ] || echo 3.11\n')
+    (venv / "bin/python").chmod(0o755)
+    said, end = set_up()
+    assert "ready: " in end
+    assert not said
+    said, end = set_up()
+    assert "up to date: " in end
+    assert said
+    (venv / ".setup-stamp").unlink()
+    info.mkdir()
+    for name in ("INSTALLER", "RECORD"):
+        (info / name).touch()
+    said, end = set_up()
+    assert "ready: " in end
+    assert said
 
 
 def test_missing_system_packages_are_named_with_what_they_are_for(project, tmp_path):

@@ -53,7 +53,8 @@ class Design:
         futility: a claim is futile if later looks would decide it with less than this probability.
         prior_freedom: degrees of freedom of the usual variance of a task of which many series are
             known (`prior_of`).
-        tied_within: largest range of returns that count as equal (`least_variance.tied_variance`).
+        tied_within: largest range of the returns of one side that counts as nearly equal, as a
+            share of the range of both sides (`least_variance.tied_variance`).
         base_seeds: seeds of a base that has all of them before the first look; None for a base that
             has as many as the variant at each look.
     """

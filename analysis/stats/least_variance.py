@@ -2,8 +2,8 @@
 
 Three equal scores do not show that the variance is zero. A success rate of N episodes has at least
 their binomial variance. Returns have at least the lower quartile of the variances of the domain's
-tasks in the published curves of the method. In a study, equal returns of one side have at least the
-variance that a value as rare as no seed of this side shows would give.
+tasks in the published curves of the method. In a study, nearly equal returns of one side have at
+least the variance that a value as rare as no seed of this side shows would give.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def lower_quartile(variances: np.ndarray) -> np.ndarray:
 
 
 def tied_variance(scores: np.ndarray, others: np.ndarray, within: float = 0.0) -> np.ndarray:
-    """Return the least variance of returns that are all equal, in points²; 0 if they differ.
+    """Return the least variance of returns that are all nearly equal, in points²; 0 for others.
 
     Seeds of a task on which a seed learns or fails often have about equal scores.
     p (1 − p) D², with the range D of the scores of both sides, and the estimate
@@ -79,7 +79,8 @@ def tied_variance(scores: np.ndarray, others: np.ndarray, within: float = 0.0) -
     Args:
         scores: scores of the seeds of this side in points, `(..., num_seeds)`.
         others: scores of the other side in points, `(..., num_other_seeds)`.
-        within: largest range of scores that count as equal, as a share of D.
+        within: largest range of the scores of this side that counts as nearly equal, as a share of
+            D.
     """
     share = 0.5 / (scores.shape[-1] + 1)
     distance = np.ptp(np.concatenate([scores, others], axis=-1), axis=-1)

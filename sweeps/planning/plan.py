@@ -154,7 +154,7 @@ class SweepPlan:
 
     def memory_gb(self) -> int:
         """Return the estimated memory of the largest process, in GB."""
-        size = self.request.sweep.seeds_per_process
+        size = max(map(len, self.groups), default=1)
         return math.ceil(size * max(cost.memory for cost in self.costs) / 1e9)
 
 
@@ -223,9 +223,11 @@ def _estimate(request: SweepRequest, corrected: int, *, gpu: bool) -> tuple[list
     planned, options = request.planned, request.options
     if request.sweep.multitask:
         return offline_costs.estimate(planned, options, request.runs, gpu=gpu)
-    seeds = request.sweep.seeds_per_process
+    groups = group_seeds(planned, request.sweep.seeds_per_process)
+    seeds = {id(run): len(group) for group in groups for run in group}
     each = [
-        costs.cost_of(run.spec, {**options, **run.options}, gpu=gpu, seeds=seeds) for run in planned
+        costs.cost_of(run.spec, {**options, **run.options}, gpu=gpu, seeds=seeds[id(run)])
+        for run in planned
     ]
     if corrected:
         pairs = f"{corrected} method-domain pair{'s' * (corrected != 1)}"

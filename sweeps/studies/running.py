@@ -31,7 +31,7 @@ from tdmpc2.common.system.atomic_files import read_json, write_json
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.texts import counted
 from tdmpc2.envs.task_variants import departures
-from tdmpc2.envs.tasks import get_task
+from tdmpc2.envs.tasks import RETURN_RANGE, get_task
 from tdmpc2.runners.fixed_options import fixed_options
 
 INCOMPLETE = 1
@@ -182,17 +182,25 @@ def check_evaluations(request: SweepRequest) -> None:
     """Check that runs that exist were evaluated as those that a study starts.
 
     Raises:
-        UserError: one was evaluated at other steps, or with another number of episodes.
+        UserError: one was evaluated at other steps, with another number of episodes or in another
+            environment, or has another score.
     """
     for run in request.planned:
         recorded: Mapping[str, Any] = {}
         with contextlib.suppress(UserError):  # damaged: the launch says so
             recorded = read_json(run.directory / "spec.json", SpecFile) or {}
+        if not recorded:
+            continue
+        task = get_task(run.spec.task)
         wanted = fixed_options(run.spec, replace(request.how, **run.options))
-        for key in EVALUATION:
-            if recorded.get(key, wanted[key]) != wanted[key]:
+        wanted["metric"] = task.metric
+        if task.metric == "return":  # its range is not recorded if it is the usual one
+            wanted["score_range"] = task.score_range and list(task.score_range)
+            recorded = {"score_range": list(RETURN_RANGE), **recorded}
+        for key, value in wanted.items():
+            if recorded.get(key, value) != value:
                 raise UserError(
-                    f"{run.directory}: has {key}={recorded[key]}, not {wanted[key]}; all runs of a "
+                    f"{run.directory}: has {key}={recorded[key]}, not {value}; all runs of a "
                     "study need the same: use that value, or another folder with runs="
                 )
 
@@ -215,10 +223,16 @@ def run_study(request: StudyRequest, *, again: bool = True) -> int:
         UserError: the study was changed since it began, a run was evaluated in another way, or an
             invalid request.
     """
-    study, everything = request.study, request.launch
+    everything = request.launch
+    study = request.study.begun_in(everything.runs)
     check_evaluations(everything)
     if everything.sweep.dry_run:
         print(tables.describe(study))
+        if everything.sweep.seeds_per_process > 1:
+            print(
+                "Seeds of different looks are not trained as one batch, so that the study may have "
+                "more processes than this plan, and may need more time on a GPU."
+            )
         return launch(everything, request.advice)
     folder = study.folder(everything.runs)
     mark = register(study, folder)
@@ -257,11 +271,15 @@ def run_study(request: StudyRequest, *, again: bool = True) -> int:
                 "goes on."
             )
             return INCOMPLETE
-        if all(view.state in ENDED for view in views):
+        if _all_ended(views):
             continue  # to read the scores of runs that have just ended
         code = launch(wanted, request.advice, _then(folder))
-        # After failures on this machine, the scores show which runs are missing.
-        if slurm_queries.choose(everything.sweep.cluster) == "slurm" or code not in (0, INCOMPLETE):
+        if code not in (0, INCOMPLETE):
+            return code
+        # After failures on this machine, the scores show which runs are missing. On SLURM, the next
+        # job goes on, unless the last runs have ended before the launch read their states.
+        slurm = slurm_queries.choose(everything.sweep.cluster) == "slurm"
+        if slurm and not _all_ended(_look(wanted)):
             return code
 
 
@@ -321,6 +339,10 @@ def _look(request: SweepRequest) -> list[View]:
         observer.look(str(run.directory.relative_to(request.runs)), run.spec.budget)
         for run in request.planned
     ]
+
+
+def _all_ended(views: Sequence[View]) -> bool:
+    return all(view.state in ENDED for view in views)
 
 
 def _waited_for(submission: Submission) -> set[str]:

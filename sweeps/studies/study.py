@@ -7,7 +7,7 @@ import itertools
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +105,17 @@ class Study:
         """Return the folder of the study in a folder of runs."""
         return runs / "studies" / self.name
 
+    def begun_in(self, runs: Path) -> Study:
+        """Return this study, or the same with earlier tests if only that has begun in a folder."""
+        earlier = replace(self, design=replace(self.design, tied_within=0.0))
+        begun, begun_earlier = ((one.folder(runs) / REGISTERED).exists() for one in (self, earlier))
+        return earlier if begun_earlier and not begun else self
+
     def to_toml(self) -> str:
         """Return the content of `study.toml`."""
         rates = {k: v for k, v in asdict(self.design).items() if k != "looks" and v is not None}
+        if not self.design.tied_within:  # earlier versions lack it: their studies keep their names
+            del rates["tied_within"]
         names = ("label", "seeds", "looks", "margin", "evaluations")
         lines = [
             _HEAD,
@@ -135,7 +143,7 @@ class Study:
                 Claim(**{**claim, "tasks": tuple(claim.get("tasks", ()))})
                 for claim in facts.pop("claims")
             )
-            tests = {"tied_within": 0.0, **facts.pop("tests")}  # earlier versions lack it
+            tests = {"tied_within": 0.0, **facts.pop("tests")}
             design = Design(tuple(facts.pop("looks")), **tests)
             seeds = tuple(facts.pop("seeds"))
             return cls(seeds=seeds, design=design, claims=claims, **facts)

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from sweeps.planning.costs import corrections, cost_of, seconds_left
+from sweeps.planning.plan import make_plan
 from sweeps.planning.planned_run import PlannedRun
+from sweeps.planning.request import SweepRequest
+from sweeps.tracking.run_states import Observer
 from tdmpc2.common.numerics import fused_bf16
 from tdmpc2.runners.registry import METHODS
 from tdmpc2.runners.specs import make_spec
@@ -112,6 +115,20 @@ def test_seeds_in_one_process_share_its_time(tmp_path: Path) -> None:
     run.status = {"env_step": 100_000, "env_steps_per_second": 100_000 / (2 * 3 * share)}
     factors = corrections([(run, True, 3)], {})
     assert factors == {("tdmpc2", "dmcontrol", True): pytest.approx(2.0)}
+
+
+@pytest.mark.parametrize(("method", "seeds"), [("tdmpc2", 1), ("sac", 3)])
+def test_a_run_alone_in_its_process_costs_what_it_costs_without_batches(
+    tmp_path: Path, method: str, seeds: int
+) -> None:
+    """The new seed of a look, and runs of a method without batches."""
+    arguments = ["tasks=walker-walk", f"methods={method}", f"seeds={seeds}", f"runs={tmp_path}"]
+    plans = [
+        make_plan(SweepRequest.from_arguments([*arguments, *more]), Observer(tmp_path), gpu=True)
+        for more in ([], ["seeds_per_process=3"])
+    ]
+    assert plans[0].hours == plans[1].hours
+    assert plans[0].memory_gb() == plans[1].memory_gb()
 
 
 def test_a_gpu_is_taken_to_be_as_fast_as_published() -> None:

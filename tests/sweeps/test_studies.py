@@ -51,6 +51,16 @@ def test_a_study_reads_as_it_was_written(tmp_path: Path) -> None:
     assert STUDY.name != replace(STUDY, design=Design((2, 5))).name
 
 
+def test_a_study_that_has_begun_keeps_its_tests(tmp_path: Path) -> None:
+    """Those of an earlier version, too: they have no limit for nearly equal returns."""
+    earlier = replace(STUDY, design=replace(STUDY.design, tied_within=0.0))
+    register(earlier, earlier.folder(tmp_path))
+    assert STUDY.begun_in(tmp_path) == earlier.begun_in(tmp_path) == earlier
+    register(STUDY, STUDY.folder(tmp_path))
+    assert STUDY.begun_in(tmp_path) == STUDY
+    assert earlier.begun_in(tmp_path) == earlier
+
+
 def test_texts_and_settings_of_any_kind_are_read_again(tmp_path: Path) -> None:
     claim = replace(CLAIM, text='scores "lower" 😀 é \x7f \\ \n')
     settings = {"tdmpc2 no-x": {"num_q": 2, "lr": 1e-4, "obs": "rgb", "planning": False}}
@@ -73,12 +83,23 @@ def test_other_settings_are_another_study(tmp_path: Path) -> None:
     assert len({named(), named("eval_every=70"), named("eval_episodes=3")}) == 3
 
 
-def test_runs_that_were_evaluated_in_another_way_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"eval_episodes": 5}, "eval_episodes=5, not 2"),
+        ({"score_range": [0, 500]}, r"score_range=\[0, 500\], not \[0.0, 1000.0\]"),
+        ({"score_range": None}, "score_range=None, not .*"),
+        ({"metric": "success"}, "metric=success, not return"),
+    ],
+)
+def test_runs_that_were_evaluated_in_another_way_are_refused(
+    tmp_path: Path, facts: dict[str, Any], message: str
+) -> None:
     """Also if a later look would use them: their variance would change the earlier decisions."""
     run = SweepRequest.from_arguments([*study(tmp_path), "seeds=3"]).planned[-1]
     write_run(tmp_path, {}, variant=run.spec.variant, task=run.spec.task, seed=run.spec.seed,
-              tag=run.directory.name.partition("-")[2], eval_episodes=5)  # fmt: skip
-    with pytest.raises(UserError, match=r"seed3-.*has eval_episodes=5, not 2; .*use that value"):
+              tag=run.directory.name.partition("-")[2], **facts)  # fmt: skip
+    with pytest.raises(UserError, match=f"seed3-.*has {message}; .*use that value"):
         launch.main(study(tmp_path))
     assert not (tmp_path / "studies").exists()
 
@@ -306,6 +327,7 @@ def test_the_recorded_study_is_decided_again_as_it_was() -> None:
     (folder,) = (runs / "studies").iterdir()
     recorded = Study.read(folder / "registered.toml")
     assert recorded.design.tied_within == 0  # its version had no such rule
+    assert recorded.name == folder.name
     files = runs.glob("tdmpc2/*/*/*/spec.json")
     names = {field.name for field in fields(RunSpec)}
     planned = [

@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from analysis.records.studies import FILE, REGISTERED
 from sweeps import launch, status
+from sweeps.execution import slurm_queries
+from sweeps.execution.slurm_queries import Partition
 from sweeps.planning.request import SweepRequest
 from sweeps.studies import go_on
 from sweeps.studies.running import read_request
+from sweeps.studies.study import Study
 from sweeps.tracking.sweep_folder import all_sweeps
 from tests.analysis.run_files import write_run
 from tests.sweeps.simulated_slurm import SETTINGS, Simulated, simulate
@@ -113,19 +117,44 @@ def test_a_job_that_goes_on_leaves_a_failed_run_to_the_user(
     assert cluster.num_jobs == 5
 
 
-def test_a_batch_has_seeds_of_one_look(cluster: Simulated, tmp_path: Path) -> None:
-    """Places of seeds that have ended would be computed for nothing."""
-    arguments = [*STUDY, f"runs={tmp_path}", "seeds_per_process=3"]
-    for run in SweepRequest.from_arguments([*arguments, "seeds=2"]).planned:
-        place = write_run(tmp_path, {0: 1.0, 100: 20.0 * run.spec.seed, 200: 30.0 * run.spec.seed},
+def complete_two_seeds(runs: Path) -> None:
+    """Write completed runs of the first look, whose scores decide nothing."""
+    for run in SweepRequest.from_arguments([*STUDY, f"runs={runs}", "seeds=2"]).planned:
+        place = write_run(runs, {0: 1.0, 100: 20.0 * run.spec.seed, 200: 30.0 * run.spec.seed},
                           variant=run.spec.variant, task=run.spec.task, seed=run.spec.seed,
                           budget=200, tag=run.directory.name.partition("-")[2])  # fmt: skip
         ended = {"state": "COMPLETED", "env_step": 200, "message": ""}
         (place / "status.json").write_text(json.dumps(ended))
+
+
+def test_a_batch_has_seeds_of_one_look(
+    cluster: Simulated, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Places of seeds that have ended would be computed for nothing."""
+    complete_two_seeds(tmp_path)
+    arguments = [*STUDY, f"runs={tmp_path}", "seeds_per_process=3"]
+    assert launch.main([*arguments, "dry_run=true"]) == 0
+    assert "Seeds of different looks are not trained as one batch" in capsys.readouterr().out
     assert launch.main(arguments) == 0
     (sweep_folder,) = all_sweeps(tmp_path)
     (submission,) = sweep_folder.submissions()
     assert [len(places) for *_, places in submission.jobs()] == [1, 1]
+
+
+def test_a_look_whose_runs_end_while_it_is_launched_is_followed_by_the_next(
+    cluster: Simulated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No job of this look is submitted, so none would go on."""
+    partition = slurm_queries.choose_partition(None)
+
+    def choose_partition(wanted: str | None) -> Partition | None:  # before the plan
+        if not any(tmp_path.glob("tdmpc2/*")):
+            complete_two_seeds(tmp_path)
+        return partition
+
+    monkeypatch.setattr(slurm_queries, "choose_partition", choose_partition)
+    assert launch.main([*STUDY, f"runs={tmp_path}"]) == 0
+    assert cluster.num_jobs == 3  # two runs of the second look, and the job after them
 
 
 def test_a_study_goes_on_where_its_folder_was_moved_to(cluster: Simulated, tmp_path: Path) -> None:
@@ -137,6 +166,19 @@ def test_a_study_goes_on_where_its_folder_was_moved_to(cluster: Simulated, tmp_p
     assert go_on.main([f"study={study}"]) == 0  # submits the next job after the runs
     assert cluster.comments[-1] == f"{study}#look"
     assert not old.exists()
+
+
+def test_a_study_of_an_earlier_version_goes_on(cluster: Simulated, tmp_path: Path) -> None:
+    """It has no limit for nearly equal returns, and keeps its name and tests."""
+    assert launch.main([*STUDY, f"runs={tmp_path}"]) == 0
+    (begun,) = (tmp_path / "studies").iterdir()
+    for name in (FILE, REGISTERED):
+        text = (begun / name).read_text()
+        (begun / name).write_text(text.replace('"tied_within" = 0.15\n', ""))
+    study = begun.rename(begun.with_name(Study.read(begun / REGISTERED).name))
+    assert launch.main([*STUDY, f"runs={tmp_path}"]) == 0
+    assert go_on.main([f"study={study}"]) == 0
+    assert list((tmp_path / "studies").iterdir()) == [study] != [begun]
 
 
 def test_runs_of_an_earlier_launch_that_were_cancelled_are_left_to_the_user(
