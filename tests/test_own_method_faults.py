@@ -13,10 +13,11 @@ import pytest
 import torch
 from torch import nn
 
+from tdmpc2.agent import TDMPC2
 from tdmpc2.common.interfaces import Counters
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.training.base_agent import BaseAgent, BaseConfig
-from tdmpc2.runners.registry import agent_class, make_agent
+from tdmpc2.runners.registry import agent_class, make_agent, require_multitask, why_alone
 from tdmpc2.runners.specs import make_spec
 from tests.helpers import env_spec
 
@@ -56,6 +57,22 @@ def test_a_method_without_a_fault_is_itself(monkeypatch: pytest.MonkeyPatch) -> 
     assert agent.act(OBS, first=FIRST, explore=True).shape == (3, 2)
     assert agent.update(None)["loss"] == 0
     assert agent.updates_due("decision", Counters(2000, 0, 1)) == 1
+
+
+def test_a_subclass_of_a_method_of_the_suite_is_what_several_seeds_train(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The seed batch and the divided updates of the suite would not call its functions."""
+    spec = make_spec("own_faults:Method", "toy-pointmass", 1)
+    agent = made(monkeypatch, {"update": lambda self, replay: {}}, TDMPC2)
+    assert why_alone(spec) == (
+        "method=own_faults:Method: has no seed batches; train its seeds one by one with seed="
+    )
+    assert not agent.micro_batches
+    with pytest.raises(UserError, match="learns one task at a time"):
+        require_multitask(spec.method)
+    made(monkeypatch, {"seed_batch_class": "own:Batch"}, TDMPC2)
+    assert why_alone(spec) is None
 
 
 class NoUpdate(BaseAgent):

@@ -72,6 +72,10 @@ def checked_class(method: str, found: Any) -> type[BaseAgent]:
     _check_config(what, config)
 
     class Checked(found):
+        # Those of a method of the suite would train that method instead of its subclass.
+        seed_batch_class = vars(found).get("seed_batch_class")
+        micro_batches = multitask = False
+
         def act(self, obs: np.ndarray, **how: Any) -> np.ndarray:
             shape = (len(obs), self.env.action_dim)
             return _actions(what, super().act(obs, **how), shape)
