@@ -19,7 +19,7 @@ from torch import Tensor
 from tdmpc2.common.system.config_checks import NOUNS, REQUIRED, kinds_of, require
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.training.base_agent import BaseAgent, BaseConfig
-from tdmpc2.runners.own_states import check_state, load_state
+from tdmpc2.runners.own_states import check_state, checked_state, load_state
 
 METRIC_NAME = re.compile(r"[\w./ -]+")
 ROUNDING = 1e-5  # by which actions may exceed [-1, 1]
@@ -88,6 +88,9 @@ def checked_class(method: str, found: Any) -> type[BaseAgent]:
 
         def num_parameters(self) -> int:
             return int(_number(f"{what}: num_parameters", super().num_parameters(), whole=True))
+
+        def state_dict(self) -> dict[str, Any]:
+            return checked_state(what, self, super().state_dict())
 
         def load_state_dict(self, state: dict[str, Any]) -> None:
             load_state(what, self, super().load_state_dict, state)
