@@ -256,6 +256,14 @@ def test_numbers_are_checked(name: str, returned: Any, monkeypatch: pytest.Monke
         getattr(agent, name)(*NUMBERS[name][0])
 
 
+def test_updates_within_episodes_are_announced(monkeypatch: pytest.MonkeyPatch) -> None:
+    members = {"updates_due": lambda *_: 2, "updates_within_episodes": False}
+    agent, counters = made(monkeypatch, members), Counters(2000, 0, 1)
+    assert agent.updates_due("episode_end", counters) == 2
+    with pytest.raises(UserError, match="updates_due returned 2 within an episode, but"):
+        agent.updates_due("decision", counters)
+
+
 def test_the_work_of_a_call_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     for work in ({"plan": 1.5, "update": 2}, {"update": 0.0}, None):
         agent = made(monkeypatch, {"gflop": lambda *_, work=work: work})

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tdmpc2.common.interfaces import Counters, Event
 from tdmpc2.common.system.config_checks import NOUNS, REQUIRED, kinds_of, require
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.training.base_agent import BaseAgent, BaseConfig
@@ -83,8 +84,15 @@ def checked_class(method: str, found: Any) -> type[BaseAgent]:
         def update(self, replay: Any) -> dict[str, Tensor]:
             return _metrics(what, super().update(replay))
 
-        def updates_due(self, *when: Any) -> int:
-            return int(_number(f"{what}: updates_due", super().updates_due(*when), whole=True))
+        def updates_due(self, event: Event, counters: Counters) -> int:
+            due = super().updates_due(event, counters)
+            due = int(_number(f"{what}: updates_due", due, whole=True))
+            require(
+                not due or event == "episode_end" or self.updates_within_episodes,
+                f"{what}: updates_due returned {due} within an episode, but "
+                "updates_within_episodes is False",
+            )
+            return due
 
         def num_parameters(self) -> int:
             return int(_number(f"{what}: num_parameters", super().num_parameters(), whole=True))

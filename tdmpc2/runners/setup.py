@@ -232,10 +232,12 @@ def _check_seed_decisions(agent: Any, decisions: int) -> None:
     num_envs, length = agent.num_envs, agent.replay_length
     least, first = num_envs * length, f"updates need {length} decisions"
     if agent.replay_visibility == "episode":
-        if not agent.updates_within_episodes:
-            return
-        least = num_envs * decisions + 1
-        first = f"updates start after a whole episode of {decisions} decisions"
+        # An episode of T decisions has T + 1 rows, which sequences across episodes join.
+        episodes = math.ceil(length / (decisions + 1)) if agent.replay_across_episodes else 1
+        least = num_envs * decisions * (episodes - 1)
+        least += num_envs * decisions + 1 if agent.updates_within_episodes else 0
+        many = "a whole episode" if episodes == 1 else f"{episodes} whole episodes"
+        first = f"updates start after {many} of {decisions} decisions"
     if max(agent.seed_decisions, num_envs) < least:  # the first decisions are one of each
         given = agent.config.seed_decisions
         extra = 0 if given is None else agent.seed_decisions - given  # see `TDMPC2`

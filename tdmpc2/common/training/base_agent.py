@@ -133,8 +133,11 @@ class BaseAgent(abc.ABC):
         return Accelerable(self.device)
 
     def updates_due(self, event: Event, counters: Counters) -> int:
-        """Return the number of updates due: one per decision after the seed decisions."""
-        if event != "decision":
+        """Return the number of updates due: one per decision after the seed decisions.
+
+        They are due after each decision, or at the end of the episode (`updates_within_episodes`).
+        """
+        if event != ("decision" if self.updates_within_episodes else "episode_end"):
             return 0
         return min(counters.new_decisions, max(counters.decisions - self.seed_decisions, 0))
 
