@@ -30,8 +30,9 @@ from tdmpc2.common.run.resume_checks import (
 from tdmpc2.common.run.run_directory import held
 from tdmpc2.common.run.run_files import RunFiles, read_status
 from tdmpc2.common.run.sacred_tracker import Tracker, track
+from tdmpc2.common.run.schemas import SpecFile
 from tdmpc2.common.run.spec import CommonOptions, RunSpec
-from tdmpc2.common.system.atomic_files import remove_leftovers, write_json
+from tdmpc2.common.system.atomic_files import read_json, remove_leftovers, write_json
 from tdmpc2.common.system.errors import StoppedError, UserError
 from tdmpc2.common.training.loop import TrainingLoop
 from tdmpc2.common.training.loop_requests import Steps
@@ -170,7 +171,8 @@ class LocalRun:
         if not (self.loggers and self.settled and status):
             return
         if status["state"] in ("COMPLETED", "DIVERGED"):  # else it has a larger budget
-            spec = dataclasses.replace(self.spec, budget=max(self.spec.budget, self.settled.step))
+            budget = read_json(self.directory / "spec.json", SpecFile)["budget"]
+            spec = dataclasses.replace(self.spec, budget=budget)
             with held(self.directory):
                 mirrors = Mirrors(self.loggers, self.directory, spec.to_json())
                 mirrors.close(status["state"])
