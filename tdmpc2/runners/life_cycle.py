@@ -12,6 +12,7 @@ import torch
 
 from tdmpc2 import acceleration
 from tdmpc2.common.interfaces import Agent
+from tdmpc2.common.numerics.cpu import usable_cores
 from tdmpc2.common.numerics.numeric_path import (
     apply_numeric_path,
     record_failed_compilation,
@@ -77,6 +78,11 @@ class LocalRun:
     def precision(self) -> str:
         """Precision of the networks' matrix multiplications, `fp32`, `tf32` or `bf16`."""
         return str(getattr(self.agent.config, "precision", "fp32"))
+
+    @property
+    def cores(self) -> int:
+        """Number of cores for environments: the threads in use, at most all usable cores."""
+        return min(self.numeric["threads"], usable_cores())
 
     def acquire(self, stack: contextlib.ExitStack, *, keep_replay: bool = False) -> None:
         """Create the run directory and hold its lease until the stack is closed; see `held`.
