@@ -41,13 +41,16 @@ class Linear(BaseAgent):
         return {"loss": torch.zeros(())}
 
 
-def made(monkeypatch: pytest.MonkeyPatch, members: Mapping[str, Any], base: Any = Linear) -> Any:
+def made(
+    monkeypatch: pytest.MonkeyPatch, members: Mapping[str, Any], base: Any = Linear, **how: Any
+) -> Any:
     """Return an agent of a method with these members, made as the suite makes it."""
     found = ModuleType("own_faults")
     found.Method = type("Method", (base,), dict(members))  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "own_faults", found)
     agent_class.cache_clear()
-    return make_agent(make_spec("own_faults:Method", "toy-pointmass", 1), ENV, torch.device("cpu"))
+    spec = make_spec("own_faults:Method", "toy-pointmass", 1)
+    return make_agent(spec, ENV, torch.device("cpu"), **how)
 
 
 def test_a_method_without_a_fault_is_itself(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,6 +88,7 @@ def test_what_a_checkpoint_would_not_contain_is_refused(
     begin = "^method=own_faults:Method: checkpoints would not contain "
     with pytest.raises(UserError, match=begin + message):
         made(monkeypatch, with_attributes(attributes))
+    made(monkeypatch, with_attributes(attributes), to_train=False)  # for older checkpoints
 
 
 def test_what_a_checkpoint_contains_may_also_be_in_containers(

@@ -185,7 +185,8 @@ class _Lane(LocalRun):
         self.shapes = env_spec(self.task, first, dict(spec.start))
         if not ADAPTERS[self.task.domain].of_this_project:
             require_storable(f"{self.env_label}: generator_state()", first.generator_state())
-        self.agent = make_agent(spec, self.shapes, device)
+        to_train = self.settled is None
+        self.agent = make_agent(spec, self.shapes, device, to_train=to_train)
         self.replay_place = check_fits(self.agent, self.shapes, spec.budget, device, num_runs)
         for env in self.env_arguments[1:]:
             self.envs.append(make_env(**env))

@@ -140,12 +140,13 @@ def _check_config(what: str, config: type) -> None:
         require(given != (REQUIRED, REQUIRED), f"{label} has no default")
 
 
-def check_agent(method: str, agent: BaseAgent) -> None:
+def check_agent(method: str, agent: BaseAgent, *, to_train: bool) -> None:
     """Check the attributes of a new agent, and that its state can be saved and loaded.
 
     Args:
         method: name of the method, for messages.
         agent: the agent.
+        to_train: whether its state will be saved.
 
     Raises:
         UserError: an attribute is missing or has an impossible value, or a checkpoint of the agent
@@ -172,7 +173,8 @@ def check_agent(method: str, agent: BaseAgent) -> None:
     )
     absent = [name for name in agent.state_fields if not hasattr(agent, name)]
     require(not absent, f"{what}: state_fields names {absent and absent[0]}, which it has not")
-    check_state(what, agent)
+    if to_train:
+        check_state(what, agent)
 
 
 def _number(what: str, returned: Any, *, whole: bool = False) -> float:
