@@ -64,6 +64,26 @@ def test_the_advice_of_a_refusal_is_the_bound() -> None:
     refused(agent_of({"replay_length": 501}), r"^replay_length=501: .*; use a smaller replay_l")
 
 
+@pytest.mark.parametrize(("within", "least"), [(True, 2 * LENGTH + 1), (False, LENGTH)])
+def test_sequences_that_are_longer_than_an_episode(
+    within: bool, least: int, tmp_path: Path
+) -> None:
+    """Two episodes of 50 decisions have 102 rows, one has 51."""
+    members: dict[str, Any] = {"replay_across_episodes": True, "replay_length": LENGTH + 2}
+    members["updates_within_episodes"] = within
+    refused(
+        agent_of(members, SHORT, seed_decisions=least - 1),
+        f": updates start after 2 whole episodes of 50 decisions; use at least {least}$",
+        SHORT,
+    )
+    trainer = make_trainer(tmp_path, env_steps=3 * LENGTH)
+    agent = trainer.agent = agent_of(members, SHORT, seed_decisions=least)
+    check_fits(agent, SHORT, 3 * LENGTH, CPU)
+    trainer.replay = make_replay(agent, SHORT, 0, CPU)
+    trainer.run()
+    assert trainer.progress.num_updates == 3 * LENGTH - least
+
+
 def test_seed_decisions_of_agents_that_update_after_episodes(tmp_path: Path) -> None:
     """Those of TD-MPC may end in the first episode, after which its updates begin."""
     sizes = {"latent_dim": 4, "mlp_dim": 8, "enc_dim": 8, "num_samples": 8, "num_pi_samples": 2}

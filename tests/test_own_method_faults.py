@@ -13,10 +13,11 @@ import pytest
 import torch
 from torch import nn
 
+from tdmpc2.agent import TDMPC2
 from tdmpc2.common.interfaces import Counters
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.training.base_agent import BaseAgent, BaseConfig
-from tdmpc2.runners.registry import agent_class, make_agent
+from tdmpc2.runners.registry import agent_class, make_agent, require_multitask, why_alone
 from tdmpc2.runners.specs import make_spec
 from tests.helpers import env_spec
 
@@ -40,13 +41,16 @@ class Linear(BaseAgent):
         return {"loss": torch.zeros(())}
 
 
-def made(monkeypatch: pytest.MonkeyPatch, members: Mapping[str, Any], base: Any = Linear) -> Any:
+def made(
+    monkeypatch: pytest.MonkeyPatch, members: Mapping[str, Any], base: Any = Linear, **how: Any
+) -> Any:
     """Return an agent of a method with these members, made as the suite makes it."""
     found = ModuleType("own_faults")
     found.Method = type("Method", (base,), dict(members))  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "own_faults", found)
     agent_class.cache_clear()
-    return make_agent(make_spec("own_faults:Method", "toy-pointmass", 1), ENV, torch.device("cpu"))
+    spec = make_spec("own_faults:Method", "toy-pointmass", 1)
+    return make_agent(spec, ENV, torch.device("cpu"), **how)
 
 
 def test_a_method_without_a_fault_is_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,6 +60,22 @@ def test_a_method_without_a_fault_is_itself(monkeypatch: pytest.MonkeyPatch) -> 
     assert agent.act(OBS, first=FIRST, explore=True).shape == (3, 2)
     assert agent.update(None)["loss"] == 0
     assert agent.updates_due("decision", Counters(2000, 0, 1)) == 1
+
+
+def test_a_subclass_of_a_method_of_the_suite_is_what_several_seeds_train(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The seed batch and the divided updates of the suite would not call its functions."""
+    spec = make_spec("own_faults:Method", "toy-pointmass", 1)
+    agent = made(monkeypatch, {"update": lambda self, replay: {}}, TDMPC2)
+    assert why_alone(spec) == (
+        "method=own_faults:Method: has no seed batches; train its seeds one by one with seed="
+    )
+    assert not agent.micro_batches
+    with pytest.raises(UserError, match="learns one task at a time"):
+        require_multitask(spec.method)
+    made(monkeypatch, {"seed_batch_class": "own:Batch"}, TDMPC2)
+    assert why_alone(spec) is None
 
 
 class NoUpdate(BaseAgent):
@@ -237,6 +257,14 @@ def test_numbers_are_checked(name: str, returned: Any, monkeypatch: pytest.Monke
     agent = made(monkeypatch, {name: lambda *_: returned})
     with pytest.raises(UserError, match=f"^method=own_faults:Method: {name} .*must return"):
         getattr(agent, name)(*NUMBERS[name][0])
+
+
+def test_updates_within_episodes_are_announced(monkeypatch: pytest.MonkeyPatch) -> None:
+    members = {"updates_due": lambda *_: 2, "updates_within_episodes": False}
+    agent, counters = made(monkeypatch, members), Counters(2000, 0, 1)
+    assert agent.updates_due("episode_end", counters) == 2
+    with pytest.raises(UserError, match="updates_due returned 2 within an episode, but"):
+        agent.updates_due("decision", counters)
 
 
 def test_the_work_of_a_call_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:

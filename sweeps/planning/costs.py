@@ -75,7 +75,9 @@ def cost_of(spec: RunSpec, options: Mapping[str, Any], *, gpu: bool, seeds: int 
     shapes = (obs_dim, task.action_dim)
     act, learn = seconds_per_call(spec.method, config, *shapes, gpu=gpu, seeds=seeds)
     env = ADAPTERS[task.domain].seconds_per_decision
-    updates = agent_class(spec.method).updates_per_decision(config)
+    method = agent_class(spec.method)
+    across = method.replay_across_episodes
+    updates = method.updates_per_decision(config)
     training = decisions * (act + updates * learn + env)
     episodes = options.get("eval_episodes") or 10
     rounds = 1 + spec.budget / (options.get("eval_every") or task.eval_every)
@@ -84,7 +86,7 @@ def cost_of(spec: RunSpec, options: Mapping[str, Any], *, gpu: bool, seeds: int 
     rows = int(decisions * 1.01)
     shape = (task.obs_dim,) if spec.obs == "state" else (9, 64, 64)
     whole, replay = (
-        replay_bytes(number, shape, task.action_dim, frame_stack=3)
+        replay_bytes(number, shape, task.action_dim, frame_stack=3, across_episodes=across)
         for number in (rows, min(rows, config.buffer_size))
     )
     # A run that keeps its episodes has also those that the buffer has dropped.

@@ -50,7 +50,7 @@ def evaluate_checkpoint(options: EvaluateOptions) -> tuple[dict[str, Any], Evalu
     arguments = env_arguments(spec, render=options.save_video)
     with contextlib.closing(make_env(**arguments, seed=0)) as env:
         shapes = env_spec(arguments["task"], env, dict(spec.start))
-    agent = make_agent(spec, shapes, device)
+    agent = make_agent(spec, shapes, device, to_train=False)
     precision = usable_precision(device, getattr(agent.config, "precision", "fp32"))
     numeric = numeric_path(device, options.threads, compiled=options.compile, precision=precision)
     set_up_torch(numeric)

@@ -12,6 +12,7 @@ import torch
 
 from tdmpc2 import acceleration
 from tdmpc2.common.interfaces import Agent
+from tdmpc2.common.numerics.cpu import usable_cores
 from tdmpc2.common.numerics.numeric_path import (
     apply_numeric_path,
     record_failed_compilation,
@@ -30,8 +31,9 @@ from tdmpc2.common.run.resume_checks import (
 from tdmpc2.common.run.run_directory import held
 from tdmpc2.common.run.run_files import RunFiles, read_status
 from tdmpc2.common.run.sacred_tracker import Tracker, track
+from tdmpc2.common.run.schemas import SpecFile
 from tdmpc2.common.run.spec import CommonOptions, RunSpec
-from tdmpc2.common.system.atomic_files import remove_leftovers, write_json
+from tdmpc2.common.system.atomic_files import read_json, remove_leftovers, write_json
 from tdmpc2.common.system.errors import StoppedError, UserError
 from tdmpc2.common.training.loop import TrainingLoop
 from tdmpc2.common.training.loop_requests import Steps
@@ -76,6 +78,11 @@ class LocalRun:
     def precision(self) -> str:
         """Precision of the networks' matrix multiplications, `fp32`, `tf32` or `bf16`."""
         return str(getattr(self.agent.config, "precision", "fp32"))
+
+    @property
+    def cores(self) -> int:
+        """Number of cores for environments: the threads in use, at most all usable cores."""
+        return min(self.numeric["threads"], usable_cores())
 
     def acquire(self, stack: contextlib.ExitStack, *, keep_replay: bool = False) -> None:
         """Create the run directory and hold its lease until the stack is closed; see `held`.
@@ -170,7 +177,8 @@ class LocalRun:
         if not (self.loggers and self.settled and status):
             return
         if status["state"] in ("COMPLETED", "DIVERGED"):  # else it has a larger budget
-            spec = dataclasses.replace(self.spec, budget=max(self.spec.budget, self.settled.step))
+            budget = read_json(self.directory / "spec.json", SpecFile)["budget"]
+            spec = dataclasses.replace(self.spec, budget=budget)
             with held(self.directory):
                 mirrors = Mirrors(self.loggers, self.directory, spec.to_json())
                 mirrors.close(status["state"])

@@ -125,7 +125,8 @@ class _OfflineRun(LocalRun):
         self.set_up_numerics(split=self.split)
         num_parameters = self.agent.num_parameters()
         self.open_records(domain="multitask", metric="score", num_parameters=num_parameters)
-        groups = eval_groups(self.tasks, self.shapes, evaluation_workers(self.options, 1))
+        workers = evaluation_workers(self.options, 1, self.cores)
+        groups = eval_groups(self.tasks, self.shapes, workers)
         for group in groups:
             stack.enter_context(contextlib.closing(group.envs))
         self.trainer = self._trainer(groups, self.records, self.store)

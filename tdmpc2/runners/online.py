@@ -124,7 +124,7 @@ def _train(
         _check_equal_numerics(working)
         arguments = [env for lane in working for env in lane.env_arguments]
         local_envs = [env for lane in working for env in lane.envs]
-        envs = iter(training_envs(local_envs, arguments, options.threads))
+        envs = iter(training_envs(local_envs, arguments, working[0].cores))
         for lane in working:
             lane.envs = list(itertools.islice(envs, len(lane.envs)))
             lane.make_trainer(stack, clock, num_runs=len(working))
@@ -185,7 +185,8 @@ class _Lane(LocalRun):
         self.shapes = env_spec(self.task, first, dict(spec.start))
         if not ADAPTERS[self.task.domain].of_this_project:
             require_storable(f"{self.env_label}: generator_state()", first.generator_state())
-        self.agent = make_agent(spec, self.shapes, device)
+        to_train = self.settled is None
+        self.agent = make_agent(spec, self.shapes, device, to_train=to_train)
         self.replay_place = check_fits(self.agent, self.shapes, spec.budget, device, num_runs)
         for env in self.env_arguments[1:]:
             self.envs.append(make_env(**env))
@@ -213,7 +214,7 @@ class _Lane(LocalRun):
         """
         options, spec = self.options, self.spec
         self.open_records(domain=self.task.domain, metric=self.task.metric, **self.examined)
-        workers = evaluation_workers(options, num_runs)
+        workers = evaluation_workers(options, num_runs, self.cores)
         with settings_kept(self.env_label):
             eval_envs = make_env_group(self.wanted, options.eval_episodes, workers)
         stack.enter_context(contextlib.closing(eval_envs))

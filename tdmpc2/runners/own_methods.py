@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tdmpc2.common.interfaces import Counters, Event
 from tdmpc2.common.system.config_checks import NOUNS, REQUIRED, kinds_of, require
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.training.base_agent import BaseAgent, BaseConfig
-from tdmpc2.runners.own_states import check_state, load_state
+from tdmpc2.runners.own_states import check_state, checked_state, load_state
 
 METRIC_NAME = re.compile(r"[\w./ -]+")
 ROUNDING = 1e-5  # by which actions may exceed [-1, 1]
@@ -72,6 +73,10 @@ def checked_class(method: str, found: Any) -> type[BaseAgent]:
     _check_config(what, config)
 
     class Checked(found):
+        # Those of a method of the suite would train that method instead of its subclass.
+        seed_batch_class = vars(found).get("seed_batch_class")
+        micro_batches = multitask = False
+
         def act(self, obs: np.ndarray, **how: Any) -> np.ndarray:
             shape = (len(obs), self.env.action_dim)
             return _actions(what, super().act(obs, **how), shape)
@@ -79,11 +84,21 @@ def checked_class(method: str, found: Any) -> type[BaseAgent]:
         def update(self, replay: Any) -> dict[str, Tensor]:
             return _metrics(what, super().update(replay))
 
-        def updates_due(self, *when: Any) -> int:
-            return int(_number(f"{what}: updates_due", super().updates_due(*when), whole=True))
+        def updates_due(self, event: Event, counters: Counters) -> int:
+            due = super().updates_due(event, counters)
+            due = int(_number(f"{what}: updates_due", due, whole=True))
+            require(
+                not due or event == "episode_end" or self.updates_within_episodes,
+                f"{what}: updates_due returned {due} within an episode, but "
+                "updates_within_episodes is False",
+            )
+            return due
 
         def num_parameters(self) -> int:
             return int(_number(f"{what}: num_parameters", super().num_parameters(), whole=True))
+
+        def state_dict(self) -> dict[str, Any]:
+            return checked_state(what, self, super().state_dict())
 
         def load_state_dict(self, state: dict[str, Any]) -> None:
             load_state(what, self, super().load_state_dict, state)
@@ -125,12 +140,13 @@ def _check_config(what: str, config: type) -> None:
         require(given != (REQUIRED, REQUIRED), f"{label} has no default")
 
 
-def check_agent(method: str, agent: BaseAgent) -> None:
+def check_agent(method: str, agent: BaseAgent, *, to_train: bool) -> None:
     """Check the attributes of a new agent, and that its state can be saved and loaded.
 
     Args:
         method: name of the method, for messages.
         agent: the agent.
+        to_train: whether its state will be saved.
 
     Raises:
         UserError: an attribute is missing or has an impossible value, or a checkpoint of the agent
@@ -157,7 +173,8 @@ def check_agent(method: str, agent: BaseAgent) -> None:
     )
     absent = [name for name in agent.state_fields if not hasattr(agent, name)]
     require(not absent, f"{what}: state_fields names {absent and absent[0]}, which it has not")
-    check_state(what, agent)
+    if to_train:
+        check_state(what, agent)
 
 
 def _number(what: str, returned: Any, *, whole: bool = False) -> float:

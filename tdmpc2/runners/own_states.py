@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from tdmpc2.common.run.storable import can_be_loaded
 from tdmpc2.common.system.config_checks import require
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.memory_errors import out_of_memory
+from tdmpc2.common.system.paths import PACKAGES
 from tdmpc2.common.system.user_code import described
 from tdmpc2.common.training.base_agent import BaseAgent
 
@@ -23,6 +26,8 @@ GENERATORS = (Draws, torch.Generator, np.random.Generator, np.random.RandomState
 
 def check_state(what: str, agent: BaseAgent) -> None:
     """Check that a checkpoint can hold the state of a new agent, and that nothing is missing.
+
+    What a `state_dict` of the user contains is not compared with the agent.
 
     Args:
         what: the method, for messages.
@@ -45,8 +50,30 @@ def check_state(what: str, agent: BaseAgent) -> None:
             f"{what}: its state has {name}, a tensor of which is not finite: the run would count "
             "as diverged; use None or finite numbers (buffers of modules: persistent=False)",
         )
-    if type(agent).state_dict is BaseAgent.state_dict:
-        _check_complete(what, agent)
+    if _of_this_project(agent):
+        _check_complete(what, agent, state)
+
+
+def checked_state(what: str, agent: BaseAgent, state: Any) -> Any:
+    """Return a state that is to be saved, with the names that the first one had.
+
+    Args:
+        what: the method, for messages.
+        agent: the agent.
+        state: its state.
+
+    Raises:
+        UserError: it has other names than the state of the new agent, which a resume restores.
+    """
+    if isinstance(state, dict) and _of_this_project(agent):
+        first = vars(agent).setdefault("_names_in_state", set(state))
+        changed = ", ".join(sorted(first ^ state.keys()))
+        require(
+            not changed,
+            f"{what}: its state has changed ({changed}), so that no run could be resumed; create "
+            "all modules and optimizers in __init__, and keep them",
+        )
+    return state
 
 
 def load_state(
@@ -76,46 +103,80 @@ def load_state(
             wrong = described(error)
     raise UserError(
         f"{what}: the checkpoint does not fit the class as it is now ({wrong}); restore its code, "
-        "or use another folder with runs="
+        "or train in another folder with runs="
     )
 
 
-def _check_complete(what: str, agent: BaseAgent) -> None:
-    """Raise a `UserError` if `BaseAgent.state_dict` overlooks something that it should contain."""
-    saved: set[int] = set()
+def _of_this_project(agent: BaseAgent) -> bool:
+    """Return whether a method has inherited its `state_dict` from a class of this project."""
+    return _unchecked(agent).__module__.partition(".")[0] in PACKAGES
+
+
+def _unchecked(agent: BaseAgent) -> Callable[..., Any]:
+    """Return the function `state_dict` of a method, without the checks of `own_methods`."""
+    found: Any = type(agent).__mro__[1]
+    return found.state_dict
+
+
+def _check_complete(what: str, agent: BaseAgent, state: dict[str, Any]) -> None:
+    """Raise a `UserError` if a `state_dict` of this project overlooks something in an agent.
+
+    The names in such a state are those of the attributes that it contains.
+    """
+    lost = [name for name in agent.state_fields if name not in state]
+    require(not lost, f"{what}: its state_dict does not contain state_fields ({', '.join(lost)})")
+    in_state = {"behavior" if name == "behaviour" else name for name in state}  # see `DreamerV3`
+    saved = {id(agent)}
+    for name in in_state & vars(agent).keys():
+        for item in _held(vars(agent)[name], inside_objects=False):
+            saved.update((id(item), id(getattr(item, "generator", None))))
+            if isinstance(item, nn.Module):
+                saved.update(map(id, [*item.modules(), *item.parameters()]))
     for name, value in vars(agent).items():
-        if isinstance(value, nn.Module):
-            saved.update(map(id, [*value.modules(), *value.parameters()]))
-        elif isinstance(value, torch.optim.Optimizer):
-            saved.add(id(value))
-        elif isinstance(value, Draws):
-            saved.update((id(value), id(value.generator)))
-        elif name in agent.state_fields:
-            saved.update(map(id, _items(value)))
-    for name, value in vars(agent).items():
-        for item in _items(value):
+        for item in _held(value):
             cure = None if id(item) in saved else _cure(item)
             if cure is not None:
                 inside = "" if item is value else f"{type(value).__name__} with "
                 kind = f"{inside}{type(item).__name__}"
+                if _unchecked(agent) is not BaseAgent.state_dict:
+                    cure = "save it in a state_dict and load_state_dict of your own"
                 raise UserError(f"{what}: checkpoints would not contain {name} ({kind}); {cure}")
 
 
-def _items(value: Any) -> Iterator[Any]:
-    """Yield all that a nested container holds, or a value that is no container."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list | tuple | set):
-        for item in value:
-            yield from _items(item)
-    else:
-        yield value
+def _held(value: Any, *, inside_objects: bool = True) -> Iterator[Any]:
+    """Yield a value and all that it holds at any depth, each object once.
+
+    Args:
+        value: the value.
+        inside_objects: whether to look into objects that are no containers.
+    """
+    seen: set[int] = set()
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if id(item) not in seen:
+            seen.add(id(item))
+            yield item
+            waiting += _content(item, inside_objects)
+
+
+def _content(item: Any, inside_objects: bool) -> Iterable[Any]:
+    """Return what a container holds or, if wanted, an object of a class has as attributes."""
+    if isinstance(item, dict):
+        return item.values()
+    if isinstance(item, list | tuple | set | frozenset | deque):
+        return item
+    others = type | FunctionType | ModuleType | Tensor | torch.optim.Optimizer
+    if not inside_objects or isinstance(item, others):
+        return ()
+    return getattr(item, "__dict__", {}).values()
 
 
 def _cure(item: Any) -> str | None:
     """Return how to save an object that `BaseAgent.state_dict` overlooks; None if it need not."""
     if isinstance(item, Tensor):
-        return "name it in state_fields" if item.is_leaf and item.requires_grad else None
+        learned = item.is_leaf and item.requires_grad
+        return "name it in state_fields (in modules: use nn.Parameter)" if learned else None
     if isinstance(item, GENERATORS):
         return "take noise from self.train_noise"
     if hasattr(item, "load_state_dict") and not isinstance(item, type):

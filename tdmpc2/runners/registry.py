@@ -175,20 +175,23 @@ def make_config(method: str, overrides: Mapping[str, Any], task_set: str | None 
     return make(**several, **typed)
 
 
-def make_agent(spec: RunSpec, env: EnvSpec, device: torch.device) -> Agent:
+def make_agent(
+    spec: RunSpec, env: EnvSpec, device: torch.device, *, to_train: bool = True
+) -> Agent:
     """Return a newly initialized agent for a run.
 
     Args:
         spec: the run.
         env: shapes of its task or tasks.
         device: device of the networks.
+        to_train: whether checkpoints of it must be complete; to act, older ones are enough.
     """
     config = make_config(spec.method, dict(spec.overrides), spec.task if spec.tasks else None)
     agent = agent_class(spec.method)(config, env, seed=spec.seed, device=device)
     if spec.method not in METHODS:
         from tdmpc2.runners.own_methods import check_agent
 
-        check_agent(spec.method, agent)
+        check_agent(spec.method, agent, to_train=to_train)
     return agent
 
 

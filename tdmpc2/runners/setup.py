@@ -93,7 +93,7 @@ def make_env_groups(
 
 
 def training_envs(
-    envs: Sequence[TaskEnv], wanted: Sequence[Mapping[str, Any]], threads: int | None
+    envs: Sequence[TaskEnv], wanted: Sequence[Mapping[str, Any]], cores: int
 ) -> list[TaskEnv]:
     """Return the training environments; several are moved to processes if there are enough cores.
 
@@ -102,11 +102,11 @@ def training_envs(
     Args:
         envs: environments in this process; closed if they are replaced by remote ones.
         wanted: arguments of `make_env` for each environment.
-        threads: number of cores that this process may use; None for all usable ones.
+        cores: number of cores that this process uses.
     """
     elsewhere = all(isinstance(env, RemoteEnv) for env in envs)
     unseeded = any(not arguments["task"].seeded_resets for arguments in wanted)
-    if len(envs) == 1 or elsewhere or unseeded or (threads or usable_cores()) <= len(envs):
+    if len(envs) == 1 or elsewhere or unseeded or cores <= len(envs):
         return list(envs)
     remote: list[TaskEnv] = []
     with contextlib.ExitStack() as stack:  # closes the first ones if a later one cannot be made
@@ -118,15 +118,17 @@ def training_envs(
     return remote
 
 
-def evaluation_workers(options: CommonOptions, num_runs: int) -> int:
+def evaluation_workers(options: CommonOptions, num_runs: int, cores: int) -> int:
     """Return the number of evaluation processes of each run of this process.
 
-    By default the evaluations of all runs, which take place at the same time, use no more cores
-    than `threads=`.
+    Args:
+        options: options of the runs.
+        num_runs: number of runs that work in this process, which evaluate at the same time.
+        cores: number of cores that they use together by default.
     """
     if options.eval_workers is not None:
         return options.eval_workers
-    return _default_workers(options.threads or usable_cores(), num_runs)
+    return _default_workers(cores, num_runs)
 
 
 def _default_workers(cores: int, num_runs: int = 1) -> int:
@@ -218,9 +220,8 @@ def check_fits(
         )
     # An episode takes one row more than it has decisions; the last one may exceed the budget.
     episodes = budget // (min(env.action_repeats) * min(env.episode_lengths)) + agent.num_envs
-    # A `SequenceReplay` stores all frames of an observation, as float32.
-    shape = (math.prod(env.obs_shape),) if across else env.obs_shape
-    row = num_runs * replay_bytes(1, shape, env.action_dim, frame_stack=env.frame_stack)
+    shape, stack = (env.obs_shape, env.action_dim), env.frame_stack
+    row = num_runs * replay_bytes(1, *shape, frame_stack=stack, across_episodes=across)
     place = replay_device(row, agent.config.buffer_size, device)
     if place.type == "cpu":  # there, only rows that are filled occupy memory
         check_memory(row, min(agent.config.buffer_size, episodes * (decisions + 1)))
@@ -232,10 +233,12 @@ def _check_seed_decisions(agent: Any, decisions: int) -> None:
     num_envs, length = agent.num_envs, agent.replay_length
     least, first = num_envs * length, f"updates need {length} decisions"
     if agent.replay_visibility == "episode":
-        if not agent.updates_within_episodes:
-            return
-        least = num_envs * decisions + 1
-        first = f"updates start after a whole episode of {decisions} decisions"
+        # An episode of T decisions has T + 1 rows, which sequences across episodes join.
+        episodes = math.ceil(length / (decisions + 1)) if agent.replay_across_episodes else 1
+        least = num_envs * decisions * (episodes - 1)
+        least += num_envs * decisions + 1 if agent.updates_within_episodes else 0
+        many = "a whole episode" if episodes == 1 else f"{episodes} whole episodes"
+        first = f"updates start after {many} of {decisions} decisions"
     if max(agent.seed_decisions, num_envs) < least:  # the first decisions are one of each
         given = agent.config.seed_decisions
         extra = 0 if given is None else agent.seed_decisions - given  # see `TDMPC2`

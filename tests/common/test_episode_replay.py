@@ -127,7 +127,7 @@ def test_an_episode_may_fill_the_buffer_but_not_more() -> None:
 def test_only_its_own_length_is_sampled() -> None:
     replay = make_replay()
     replay.add(episode(1, 9))
-    with pytest.raises(ValueError, match="3 transitions, not 4"):
+    with pytest.raises(UserError, match=r"length 4, but this buffer samples 3, .*replay_length$"):
         replay.sample(4, 4)
 
 

@@ -92,6 +92,7 @@ FAILING = """
 class Logger:
     def __init__(self, run):
         self.file = open(run.directory / "points.txt", "w")
+        print(run.config["budget"], file=self.file, flush=True)
 
     def add(self, point):
         if point.number == 1 and "FAIL" in __import__("os").environ:
@@ -104,23 +105,23 @@ class Logger:
 
 
 def test_a_finished_run_is_mirrored_by_the_same_command(tmp_path: Path) -> None:
-    """After a logger has failed; nothing else of the run changes."""
+    """After a logger has failed; nothing else of the run changes, nor does its budget."""
     (tmp_path / "my_logger.py").write_text(FAILING)
-    line = arguments(tmp_path / "runs", logger="my_logger:Logger")
+    line = arguments(tmp_path / "runs", logger="my_logger:Logger", env_steps=180)  # ends at 200
     env = {"PYTHONPATH": str(tmp_path)}
     done = Command(line, env={**env, "FAIL": "1"}).run()
     assert done.code == 0
-    assert "and the same command logs everything" in done.err
+    assert "train.py (or finetune.py) with the settings of this run logs" in done.err
     directory = run_directory(tmp_path / "runs")
     points = directory / "points.txt"
-    assert points.read_text() == "0\n"
+    assert points.read_text() == "180\n0\n"
     before = snapshot(directory)
     again = Command(line, env=env).run()
     assert (again.code, again.err) == (0, ""), again
-    *numbers, state = points.read_text().split()
+    budget, *numbers, state = points.read_text().split()
     texts = [(directory / f"{name}.csv").read_text() for name in ("eval", "train")]
     assert [int(number) for number in numbers] == list(range(sum(t.count("\n") - 1 for t in texts)))
-    assert state == "COMPLETED"
+    assert (budget, state) == ("180", "COMPLETED")
     after = snapshot(directory)
     assert {name for name in before | after if before.get(name) != after.get(name)} == {
         "points.txt"

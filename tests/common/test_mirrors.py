@@ -173,7 +173,10 @@ def test_a_function_that_makes_no_logger_is_a_warning(
 ) -> None:
     monkeypatch.setattr(mirrors, "LOGGERS", {"none": ("", lambda run: None)})
     Mirrors(("none",), tmp_path, SPEC)
-    assert "(TypeError: it made NoneType, which has no method add); the" in capsys.readouterr().err
+    assert (
+        "(TypeError: it made NoneType, which has no method add); train.py"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(

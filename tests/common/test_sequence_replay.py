@@ -8,6 +8,7 @@ import torch
 
 from tdmpc2.common.replay.sequence_replay import SequenceReplay
 from tdmpc2.common.replay.types import Episode, Transition
+from tdmpc2.common.system.errors import UserError
 
 LENGTH = 4
 
@@ -145,7 +146,7 @@ def test_what_does_not_fit() -> None:
     replay = make_replay(8)
     with pytest.raises(ValueError, match="an episode does not fit 4 rows"):
         replay.add(Episode(np.zeros((6, 2)), np.zeros((5, 1)), np.zeros(5)))
-    with pytest.raises(ValueError, match="samples 4 rows, not 3"):
+    with pytest.raises(UserError, match=r"length 3, but this buffer samples 4, .*replay_length$"):
         replay.sample(1, 3)
 
 

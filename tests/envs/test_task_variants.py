@@ -73,7 +73,7 @@ def test_environments_that_share_the_global_generator_share_a_process():
     group.close()
     wanted = [{**env_arguments(spec), "seed": seed} for seed in (0, 1)]
     envs = [make_env(**arguments) for arguments in wanted]
-    assert training_envs(envs, wanted, threads=3) == envs
+    assert training_envs(envs, wanted, cores=3) == envs
 
 
 def test_part_of_identity_and_name():

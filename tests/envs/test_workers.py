@@ -13,14 +13,16 @@ import psutil
 import pytest
 
 from tdmpc2.common.run.spec import RunOptions
-from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.errors import StoppedError, UserError
 from tdmpc2.common.training.evaluation import UniformPolicy, evaluate
 from tdmpc2.common.training.vector_env import SerialEnvs
 from tdmpc2.envs import workers
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task
 from tdmpc2.envs.workers import RemoteEnv, WorkerEnvs, WorkerError, WorkerGoneError
-from tdmpc2.runners.setup import evaluation_workers, training_envs
+from tdmpc2.runners import life_cycle, online
+from tdmpc2.runners.setup import make_env_group, training_envs
+from tdmpc2.runners.specs import make_spec
 
 ARGUMENTS = [{"task": get_task("toy-pointmass-episodic"), "seed": i} for i in range(5)]
 SEEDS = [3, 1, 4, 1, 5]
@@ -198,14 +200,30 @@ def test_a_worker_loads_no_torch():
 
 
 @pytest.mark.parametrize(
-    ("options", "num_runs", "expected"),
+    ("threads", "chosen", "expected"),
     [
-        ({"threads": 4}, 1, 3),
-        ({"threads": 2}, 1, 0),
-        ({"threads": 4}, 3, 0),
-        ({"threads": 16}, 3, 5),
-        ({"threads": 4, "eval_workers": 2}, 3, 2),
+        (16, None, 3),
+        (4, 2, 2),
+        (None, None, 0),  # torch has one thread here, as in sweeps on one machine
     ],
 )
-def test_evaluations_of_all_runs_of_a_process_share_its_cores(options, num_runs, expected):
-    assert evaluation_workers(RunOptions(**options), num_runs) == expected
+def test_evaluations_of_all_runs_of_a_process_share_its_threads(
+    threads, chosen, expected, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(life_cycle, "usable_cores", lambda: 8)
+    found = []
+
+    def made(wanted, num_envs, workers):
+        found.append(workers)
+        if len(found) == 2:
+            raise StoppedError("both runs have been seen")
+        return make_env_group(wanted, num_envs, 0)
+
+    monkeypatch.setattr(online, "make_env_group", made)
+    small = {"model_size": "smoke"}
+    specs = [make_spec("tdmpc2", "toy-pointmass", seed, overrides=small) for seed in (1, 2)]
+    how = {"runs": tmp_path, "device": "cpu", "compile": False}
+    options = RunOptions(threads=threads, eval_workers=chosen, **how)
+    with pytest.raises(StoppedError):
+        online.run_seeds(specs, options)
+    assert found == [expected, expected]

@@ -13,7 +13,7 @@ from sweeps.planning.planned_run import PlannedRun
 from sweeps.planning.request import SweepRequest
 from sweeps.tracking.run_states import Observer
 from tdmpc2.common.numerics import fused_bf16
-from tdmpc2.runners.registry import METHODS
+from tdmpc2.runners.registry import METHODS, agent_class
 from tdmpc2.runners.specs import make_spec
 
 
@@ -74,6 +74,15 @@ def test_half_the_updates_cost_half() -> None:
         cost_of(spec("dreamerv3", train_ratio=ratio), {}, gpu=False).seconds for ratio in (512, 256)
     )
     assert half == pytest.approx(full / 2, rel=0.1)
+
+
+def test_sequences_of_images_are_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row has nine channels of 4 bytes per number, not the newest frame of bytes."""
+    pixels = make_spec("tdmpc2", "walker-walk", 1, env_steps=100_000, obs="rgb")
+    frames = cost_of(pixels, {}, gpu=True)
+    monkeypatch.setattr(agent_class("tdmpc2"), "replay_across_episodes", True)
+    more = cost_of(pixels, {}, gpu=True).memory - frames.memory
+    assert more == pytest.approx(50_000 * 1.01 * (9 * 4 - 3) * 64 * 64, rel=0.01)
 
 
 def test_kept_episodes_stay_on_disk() -> None:

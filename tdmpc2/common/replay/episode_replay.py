@@ -20,6 +20,7 @@ from tdmpc2.common.replay.types import (
     Transition,
     to_device,
 )
+from tdmpc2.common.system.config_checks import require
 
 
 def _rows_of(store: Tensor, rows: Tensor) -> Tensor:
@@ -235,10 +236,13 @@ class Replay:
 
         Raises:
             ShortEpisodesError: no stored episode is that long.
-            ValueError: the length differs from L.
+            UserError: the length differs from L.
         """
-        if length != self.length:
-            raise ValueError(f"this buffer samples {self.length} transitions, not {length}")
+        require(
+            length == self.length,
+            f"replay.sample: length {length}, but this buffer samples {self.length}, the "
+            "agent's replay_length",
+        )
         if self._tree is None:
             return self.gather(self.draw(batch_size))
         self._check_starts()

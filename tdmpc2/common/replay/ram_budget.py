@@ -17,17 +17,24 @@ _UNLIMITED = 1 << 60  # cgroup v1 reports a number near 2^63 if there is no limi
 
 
 def replay_bytes(
-    rows: int, obs_shape: tuple[int, ...], action_dim: int, *, frame_stack: int = 1
+    rows: int,
+    obs_shape: tuple[int, ...],
+    action_dim: int,
+    *,
+    frame_stack: int = 1,
+    across_episodes: bool = False,
 ) -> int:
-    """Return the size of a `Replay` in bytes.
+    """Return the size of a replay buffer in bytes.
 
     Args:
         rows: number of rows that will be filled.
         obs_shape: `(O,)` of float32, or `(C, H, W)` of bytes.
         action_dim: action dimension A, of float32.
         frame_stack: number of frames in an observation; a row stores one of them.
+        across_episodes: whether it is a `SequenceReplay`, which stores all frames as float32.
     """
-    obs = math.prod(obs_shape) * 4 if len(obs_shape) == 1 else math.prod(obs_shape) // frame_stack
+    whole = across_episodes or len(obs_shape) == 1
+    obs = math.prod(obs_shape) * 4 if whole else math.prod(obs_shape) // frame_stack
     others = 4 * action_dim + 4 + 4 + 8 + 8  # reward, terminated, task, list of starts
     return rows * (obs + others)
 

@@ -11,7 +11,14 @@ import torch
 from torch import Generator, Tensor
 
 from tdmpc2.common.replay.ram_budget import lazy_zeros
-from tdmpc2.common.replay.types import Episode, Sequences, Transition, to_device
+from tdmpc2.common.replay.types import (
+    Episode,
+    Sequences,
+    ShortEpisodesError,
+    Transition,
+    to_device,
+)
+from tdmpc2.common.system.config_checks import require
 
 _FIRST = (0.0, 1.0, 0.0)  # reward, first and terminated of the first row of an episode
 
@@ -145,13 +152,19 @@ class SequenceReplay:
             length: number of rows; must equal the buffer's L.
 
         Raises:
-            ValueError: the length differs from L, or no environment has that many rows.
+            UserError: the length differs from L.
+            ShortEpisodesError: no environment has that many rows.
         """
-        if length != self.length:
-            raise ValueError(f"this buffer samples {self.length} rows, not {length}")
+        require(
+            length == self.length,
+            f"replay.sample: length {length}, but this buffer samples {self.length}, the "
+            "agent's replay_length",
+        )
         bounds = torch.tensor(self._starts()).cumsum(0)
         if bounds[-1] == 0:
-            raise ValueError(f"no environment has {length} observations yet")
+            raise ShortEpisodesError(
+                f"no environment has {length} observations yet; use more seed_decisions"
+            )
         chosen = torch.randint(int(bounds[-1]), (batch_size,), generator=self.generator)
         place = torch.searchsorted(bounds, chosen, right=True)
         begin = torch.tensor([0, *bounds[:-1].tolist()])[place]

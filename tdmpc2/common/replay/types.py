@@ -13,7 +13,7 @@ from tdmpc2.common.system.errors import UserError
 
 
 class ShortEpisodesError(UserError, ValueError):
-    """All episodes of a replay buffer are shorter than the sub-trajectories that it samples."""
+    """A replay buffer holds nothing as long as what it samples."""
 
 
 class Batch(NamedTuple):

@@ -117,8 +117,8 @@ class Mirrors:
             if place_in_user_code(error) is not None:
                 what = described(error)
             print(
-                f"warning: logger={name} has failed and is left out ({what}); the run continues, "
-                "and the same command logs everything, also after the run has finished",
+                f"warning: logger={name} has failed and is left out ({what}); train.py (or "
+                "finetune.py) with the settings of this run logs everything, also after its end",
                 file=sys.stderr,
             )
 

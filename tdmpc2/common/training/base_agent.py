@@ -133,8 +133,11 @@ class BaseAgent(abc.ABC):
         return Accelerable(self.device)
 
     def updates_due(self, event: Event, counters: Counters) -> int:
-        """Return the number of updates due: one per decision after the seed decisions."""
-        if event != "decision":
+        """Return the number of updates due: one per decision after the seed decisions.
+
+        They are due after each decision, or at the end of the episode (`updates_within_episodes`).
+        """
+        if event != ("decision" if self.updates_within_episodes else "episode_end"):
             return 0
         return min(counters.new_decisions, max(counters.decisions - self.seed_decisions, 0))
 
@@ -191,11 +194,17 @@ def _restored(current: Any, saved: Any, device: torch.device) -> Any:
         current: value of the new agent; its tensors of the same shape and type are overwritten.
         saved: value of the checkpoint, whose tensors are on the CPU.
         device: device of tensors that the new agent does not have yet.
+
+    Raises:
+        ValueError: a learned tensor of the new agent has another shape or type.
     """
     if isinstance(saved, Tensor):
         if not isinstance(current, Tensor):
             return saved.to(device)
         if (current.shape, current.dtype) != (saved.shape, saved.dtype):
+            if current.requires_grad:  # its optimizer would go on with the tensor that is replaced
+                kinds = [f"{list(x.shape)} of {x.dtype}" for x in (saved, current)]
+                raise ValueError(f"a learned tensor was {kinds[0]}, not {kinds[1]}")
             return saved.to(current.device)
         with torch.no_grad():
             return current.copy_(saved)
