@@ -18,9 +18,9 @@ from tdmpc2.common.replay.types import (
     Episode,
     ShortEpisodesError,
     Transition,
+    check_length,
     to_device,
 )
-from tdmpc2.common.system.config_checks import require
 
 
 def _rows_of(store: Tensor, rows: Tensor) -> Tensor:
@@ -238,11 +238,7 @@ class Replay:
             ShortEpisodesError: no stored episode is that long.
             UserError: the length differs from L.
         """
-        require(
-            length == self.length,
-            f"replay.sample: length {length}, but this buffer samples {self.length}, the "
-            "agent's replay_length",
-        )
+        check_length(length, self.length)
         if self._tree is None:
             return self.gather(self.draw(batch_size))
         self._check_starts()

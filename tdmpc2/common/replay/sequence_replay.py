@@ -16,9 +16,9 @@ from tdmpc2.common.replay.types import (
     Sequences,
     ShortEpisodesError,
     Transition,
+    check_length,
     to_device,
 )
-from tdmpc2.common.system.config_checks import require
 
 _FIRST = (0.0, 1.0, 0.0)  # reward, first and terminated of the first row of an episode
 
@@ -155,11 +155,7 @@ class SequenceReplay:
             UserError: the length differs from L.
             ShortEpisodesError: no environment has that many rows.
         """
-        require(
-            length == self.length,
-            f"replay.sample: length {length}, but this buffer samples {self.length}, the "
-            "agent's replay_length",
-        )
+        check_length(length, self.length)
         bounds = torch.tensor(self._starts()).cumsum(0)
         if bounds[-1] == 0:
             raise ShortEpisodesError(

@@ -9,11 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tdmpc2.common.system.config_checks import require
 from tdmpc2.common.system.errors import UserError
 
 
 class ShortEpisodesError(UserError, ValueError):
     """A replay buffer holds nothing as long as what it samples."""
+
+
+def check_length(length: int, own: int) -> None:
+    """Raise a `UserError` if an agent samples another length than its buffer was made for."""
+    require(
+        length == own,
+        f"replay.sample: length {length}, but this buffer samples {own}, the agent's replay_length",
+    )
 
 
 class Batch(NamedTuple):
